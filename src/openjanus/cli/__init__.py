@@ -1,0 +1,58 @@
+"""The `openjanus` command. One file a command; nothing heavy is imported before a command's body runs."""
+
+import os
+import sys
+
+import typer
+
+from openjanus.cli import chat, convert, generate, inspect, understand
+from openjanus.cli.console import fail
+from openjanus.errors import JanusError
+
+app = typer.Typer(
+    help="Janus, Janus-Pro and JanusFlow: ask about images, paint images.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (understand.understand, generate.generate, chat.chat, inspect.inspect, convert.convert):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    """Janus, Janus-Pro and JanusFlow: ask about images, paint images."""
+    if version:
+        from openjanus import __version__
+
+        print(f"openjanus {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line (default: sys.argv's) and return its exit code: 0 done, 2 a mistake that can be mended, 130 interrupted."""
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="openjanus", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except JanusError as error:
+        return fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print(file=sys.stderr)
+        return 130
+    except typer.Exit as leave:
+        return leave.exit_code
+    except BrokenPipeError:
+        # The reader of our output (head, less) has left; point stdout elsewhere so that closing it cannot fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        # A word the command line does not know: typer's own errors carry their text, everything else is our mistake.
+        if hasattr(error, "format_message"):
+            return fail(f"{error.format_message()} (openjanus --help shows what there is)")
+        if type(error).__name__ == "OutOfMemoryError":
+            return fail("out of memory; ask for fewer images at once (-n), shorter answers, a smaller model or --dtype bfloat16")
+        raise

@@ -1,0 +1,49 @@
+"""`openjanus generate`: paint images."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openjanus.cli import options
+
+
+def generate(
+    prompt: Annotated[list[str], typer.Argument(help="What to paint; several prompts are painted in one batch.")],
+    n: Annotated[int, typer.Option("-n", "--n", help="Images of each prompt.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Image i is drawn from seed + i.", show_default="a fresh one")] = None,
+    guidance: options.Guidance = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest code each time (not for flow models).")] = 1.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    steps: options.Steps = 30,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or a .png file.")] = Path("out"),
+    model: options.Model = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Paint images of a prompt, and print where they are.
+
+    openjanus generate "three red circles" -n 4 --seed 0 -o out/
+
+    The PNG files carry prompt, seed and settings in their metadata. Nothing is ever written over.
+    """
+    from openjanus.cli.console import load_model, progress_bar
+    from openjanus.cli.pictures import check_output, prepare_output, save_pictures
+    from openjanus.types import ImageOptions
+
+    asked = ImageOptions(n, seed, guidance, temperature, top_p, top_k, steps)
+    check_output(output)
+    prepare_output(output)
+    janus = load_model(model, device, dtype)
+    with progress_bar("painting") as progress:
+        pictures = janus.paint(prompt, asked, progress)
+    paths = save_pictures(pictures, output, janus.name)
+    if as_json:
+        found = [{"prompt": p.prompt, "seed": p.seed, "path": str(path)} for p, path in zip(pictures, paths, strict=True)]
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for path in paths:
+        print(path)

@@ -1,0 +1,24 @@
+"""`openjanus inspect`: what a checkpoint is."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from openjanus.cli import options
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="A folder, a Hugging Face id, janus-tiny or janusflow-tiny.")],
+    as_json: options.Json = False,
+) -> None:
+    """Tell what a checkpoint is: layout, variant, parameters, number format, special tokens, what is missing.
+
+    openjanus inspect deepseek-ai/Janus-Pro-1B
+
+    Reads the headers of the files, not the weights.
+    """
+    from openjanus.checkpoints.inspect import inspect_checkpoint
+
+    report = inspect_checkpoint(model)
+    print(json.dumps(report.to_json(), ensure_ascii=False, indent=2) if as_json else report.to_text())

@@ -1,0 +1,47 @@
+"""`openjanus understand`: answer a question about images, or about none."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from openjanus.cli import options
+
+
+def understand(
+    question: Annotated[str, typer.Argument(help='What to ask; "-" reads it from standard input.')],
+    image: Annotated[list[str] | None, typer.Option("--image", "-i", help="An image; may be given several times.")] = None,
+    model: options.Model = None,
+    max_tokens: options.MaxTokens = 512,
+    temperature: Annotated[float, typer.Option(help="0 is greedy: always the likeliest word.")] = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this text; may be given several times.")] = None,
+    seed: options.Seed = None,
+    system_prompt: Annotated[str | None, typer.Option(help="Instead of the model's usual system prompt.")] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Answer a question about images.
+
+    openjanus understand "How many circles are there?" --image scene.png
+
+    Several images stand before the question in their order; put <image_placeholder> into the question to place them.
+    """
+    from openjanus.cli.console import load_model
+    from openjanus.types import Message, TextOptions
+
+    text = sys.stdin.read() if question == "-" else question
+    asked = TextOptions(max_tokens, temperature, top_p, top_k, tuple(stop or ()), seed)
+    janus = load_model(model, device, dtype)
+    system = [] if system_prompt is None else [Message("system", system_prompt)]
+    pieces = janus.chat([*system, Message("user", text, tuple(image or ()))], asked)
+    if as_json:
+        answer = "".join(pieces).strip()
+        print(json.dumps({"question": text, "images": image or [], "answer": answer, "model": janus.name}, ensure_ascii=False))
+        return
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()

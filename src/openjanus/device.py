@@ -1,0 +1,41 @@
+"""Where a model runs and in which number format: from the words people use to torch's."""
+
+import torch
+
+from openjanus.errors import ConfigError
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps; ConfigError if it is not here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda was asked for, but torch sees no CUDA GPU here; use --device auto or cpu")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name} was asked for, but there are {torch.cuda.device_count()} GPUs, counted from 0")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device mps was asked for, but torch sees no Apple GPU here; use --device auto or cpu")
+    return torch.device(name)
+
+
+def pick_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    """The torch dtype of a name. None or "auto": the checkpoint's own, shown as None; ConfigError for other words."""
+    if name is None or name == "auto":
+        return None
+    if isinstance(name, torch.dtype):
+        name = str(name).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ConfigError(f"unknown dtype {name!r}; use one of auto, float32, bfloat16, float16")
+    return DTYPES[name]

@@ -1,0 +1,24 @@
+"""Errors: one family. Each message says what came, what is allowed and what to do next, in one line.
+
+The command line prints the message alone and exits with 2; nothing else in the package catches these.
+"""
+
+
+class JanusError(Exception):
+    """Base of everything a user can cause and mend."""
+
+
+class CheckpointError(JanusError):
+    """A checkpoint cannot be found, read, matched to a model, or written."""
+
+
+class ConfigError(JanusError):
+    """A configuration names an unknown part or an impossible size."""
+
+
+class ImageError(JanusError):
+    """An image cannot be found, decoded, or is too large to decode safely."""
+
+
+class PromptError(JanusError):
+    """A prompt, or an option of a request, is outside what the model allows."""

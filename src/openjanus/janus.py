@@ -1,0 +1,129 @@
+"""A loaded model, as people use it: ask about images, paint images."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, overload
+
+import torch
+from PIL import Image
+
+from openjanus.checkpoints.load import load_checkpoint
+from openjanus.device import pick_device, pick_dtype
+from openjanus.engine.images import Picture, paint
+from openjanus.engine.text import answer
+from openjanus.errors import PromptError
+from openjanus.models.janus import JanusModel
+from openjanus.processing.prompts import Processor
+from openjanus.types import ImageOptions, ImageSource, Message, TextOptions
+
+
+class Janus:
+    """A model with everything around it: tokenizer, template, image processing. `openjanus.load` makes one."""
+
+    def __init__(self, model: JanusModel, processor: Processor, name: str = "", untrained: bool = False) -> None:
+        self.model = model
+        self.processor = processor
+        self.name = name
+        self.untrained = untrained
+
+    @overload
+    def understand(self, question: str, images: Any = ..., *, stream: Literal[True], **settings: Any) -> Iterator[str]: ...
+    @overload
+    def understand(self, question: str, images: Any = ..., *, stream: Literal[False] = ..., **settings: Any) -> str: ...
+    @overload
+    def understand(self, question: Sequence[str], images: Any = ..., **settings: Any) -> list[str]: ...
+
+    def understand(
+        self,
+        question: str | Sequence[str],
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        stream: bool = False,
+        system_prompt: str | None = None,
+        **settings: Any,
+    ) -> str | list[str] | Iterator[str]:
+        """The answer to a question about images, or about none (then no vision tower runs).
+
+        question: one, or a list of questions that run as one batch; images is then a list of lists, one a question.
+        images: paths, bytes, data: URLs, PIL images or numpy arrays; they stand before the question unless it says where with
+        `<image_placeholder>`. stream: yield the answer in pieces as they come. system_prompt: None is the template's own.
+        settings: the fields of TextOptions (max_tokens, temperature, top_p, top_k, stop, seed).
+        PromptError and ImageError say what to change.
+        """
+        options = _options(TextOptions, settings)
+        system = [] if system_prompt is None else [Message("system", system_prompt)]
+        if isinstance(question, str):
+            pieces = self.chat([*system, Message("user", question, _images(images))], options)
+            return pieces if stream else "".join(pieces).strip()
+        if stream:
+            raise PromptError("stream=True takes one question; ask several without it, or one after the other")
+        groups = [()] * len(question) if images is None else [_images(group) for group in images]
+        if len(groups) != len(question):
+            raise PromptError(f"{len(question)} questions came with {len(groups)} lists of images; give one list a question")
+        messages = [[*system, Message("user", text, group)] for text, group in zip(question, groups, strict=True)]
+        prompts = [self.processor.understanding_prompt(conversation) for conversation in messages]
+        if not prompts:
+            return []
+        steps = answer(self.model, self.processor.tokenizer, prompts, options)
+        return ["".join(pieces).strip() for pieces in zip(*steps, strict=True)]
+
+    def chat(self, messages: Sequence[Message], options: TextOptions | None = None) -> Iterator[str]:
+        """Pieces of the answer to a conversation that ends with the user's turn; earlier turns and their images count.
+
+        A system message at its head stands instead of the template's own system prompt.
+        """
+        prompt = self.processor.understanding_prompt(messages)
+        steps = answer(self.model, self.processor.tokenizer, [prompt], options or TextOptions())
+        return (piece for (piece,) in steps if piece)
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        progress: Callable[[int, int], None] = lambda done, steps: None,
+        **settings: Any,
+    ) -> list[Image.Image]:
+        """n pictures of a prompt, or of each of several prompts (in one batch, prompt by prompt), as RGB PIL images.
+
+        settings: the fields of ImageOptions (n, seed, guidance, temperature, top_p, top_k; steps on flow models). Picture i of a
+        prompt is drawn from seed + i and does not change with what is painted beside it. progress(done, steps) is called as it goes.
+        """
+        return [picture.image for picture in self.paint(prompt, _options(ImageOptions, settings), progress)]
+
+    def paint(
+        self,
+        prompt: str | Sequence[str],
+        options: ImageOptions,
+        progress: Callable[[int, int], None] = lambda done, steps: None,
+    ) -> list[Picture]:
+        """As `generate`, with what each picture takes to be painted again: its prompt, seed and settings."""
+        texts = [prompt] if isinstance(prompt, str) else list(prompt)
+        return paint(self.model, self.processor, texts, options, progress) if texts else []
+
+
+def load(name: str = "janus-tiny", device: str = "auto", dtype: str | torch.dtype | None = None) -> Janus:
+    """The model of a checkpoint, ready to use.
+
+    name: a bundled model ("janus-tiny", "janusflow-tiny"), a folder in any layout we read, or a Hugging Face id.
+    device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps. dtype: float32, bfloat16 or float16; None is the
+    checkpoint's own. CheckpointError and ConfigError say what is missing and what to do.
+    """
+    where = pick_device(device)
+    loaded = load_checkpoint(name, where, pick_dtype(dtype))
+    return Janus(loaded.model.eval(), loaded.processor, name, loaded.untrained)
+
+
+def _images(images: Any) -> tuple[ImageSource, ...]:
+    if images is None:
+        return ()
+    return tuple(images) if isinstance(images, list | tuple) else (images,)
+
+
+def _options(kind: Any, settings: dict[str, Any]) -> Any:
+    """Options from keyword arguments; PromptError names an unknown one and those that exist."""
+    known = kind.__dataclass_fields__
+    for name in settings:
+        if name not in known:
+            raise PromptError(f"unknown setting {name!r}; there are {', '.join(known)}")
+    if isinstance(settings.get("stop"), str):
+        settings = {**settings, "stop": (settings["stop"],)}
+    return kind(**settings)

@@ -1,0 +1,49 @@
+"""Attention and rotary positions of the language model.
+
+Dims: R rows, H heads, T new positions, S positions that may be looked at (cached and new), Dh width of a head.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Attention output [R, H, T, Dh] for query [R, H, T, Dh], key and value [R, Hkv, S, Dh]; Hkv divides H.
+
+    mask: bool [R or 1, 1, T, S], true where a query may look. `causal` (only without a mask, and with T = S) is the same
+    as a lower-triangular mask, on a faster path.
+    """
+    grouped = query.shape[1] != key.shape[1]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+
+
+def causal_mask(attended: Tensor, new: int) -> Tensor:
+    """What each of the last `new` positions may look at: bool [R, 1, new, S] for attended, bool [R, S].
+
+    A position sees attended positions up to itself, and always itself: a padding position would otherwise see nothing,
+    and a softmax over nothing is NaN, which a later zero weight does not undo. With S = 3 and the first one padding:
+
+        1 0 0
+        0 1 0
+        0 1 1
+    """
+    length = attended.shape[1]
+    query = torch.arange(length - new, length, device=attended.device)[:, None]
+    key = torch.arange(length, device=attended.device)[None, :]
+    return ((key <= query) & attended[:, None, None, :]) | (key == query)
+
+
+def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [R, 1, T, Dh] of rotary positions [R, T]; the angle of pair i is position * theta^(-2i/Dh)."""
+    # float32 whatever the working dtype: in bf16 positions beyond 256 would collapse onto each other.
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    angles = positions[:, None, :, None].float() * (1.0 / theta**exponent)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """x [R, H, T, Dh] turned by its rotary position; pairs are (i, i + Dh/2), the layout of the published weights."""
+    left, right = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat((-right, left), dim=-1) * sine

@@ -1,0 +1,107 @@
+"""The generation pathway of JanusFlow: a latent is carried from noise to image along a velocity. SPEC section 6.
+
+Knows the shallow U-ViT around the language model and the VAE behind it. Does not know prompts, caches or requests.
+Dims: B images, R rows (2B when guided), N latent tokens (576), D model width; latents [B, 4, H, W], time 0 (noise) to 1 (image).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from openjanus.config import FlowGenerationConfig, LanguageConfig
+from openjanus.errors import CheckpointError
+from openjanus.models.decoding import ImageDecoding, repeat_rows
+from openjanus.models.layers import RMSNorm
+from openjanus.models.sampling import guide
+from openjanus.models.uvit import ShallowUViTDecoder, ShallowUViTEncoder
+from openjanus.models.vae import AutoencoderKL
+from openjanus.types import ImageOptions
+
+# The time embedding was trained on 0..1000 (SPEC section 6.2); everything else here counts time from 0 to 1.
+TIME_SCALE = 1000.0
+
+
+class FlowGeneration(nn.Module):
+    """U-ViT encoder and decoder with their adaptors to the language model, and the VAE (None where a checkpoint has none)."""
+
+    vae: AutoencoderKL | None
+
+    def __init__(self, config: FlowGenerationConfig, language: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ShallowUViTEncoder(config.encoder)
+        self.encoder_adaptor = nn.Linear(config.encoder.channels, language.hidden_size)
+        self.decoder_norm = RMSNorm(language.hidden_size, language.rms_norm_eps)
+        self.decoder_adaptor = nn.Linear(language.hidden_size, config.decoder.in_channels)
+        self.decoder = ShallowUViTDecoder(config.decoder)
+        self.vae = AutoencoderKL(config.vae)
+
+    def encode(self, latent: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings [B, 1 + N, D] of latents [B, C, H, W] at times [B] in [0, 1]; then what `velocity` needs beside the
+        hidden states: skip features [B, C', H', W'] and time embedding [B, D]. The time embedding is the first position."""
+        skip, embedded_time = self.encoder(latent, time * TIME_SCALE)
+        tokens = self.encoder_adaptor(skip.flatten(2).transpose(1, 2))
+        return torch.cat((embedded_time[:, None], tokens), dim=1), skip, embedded_time
+
+    def velocity(self, hidden: Tensor, skip: Tensor, embedded_time: Tensor) -> Tensor:
+        """Velocity [B, C, H, W] from hidden states [B, 1 + N, D] of the positions `encode` gave."""
+        features = self.decoder_adaptor(self.decoder_norm(hidden[:, 1:]))
+        grid = features.transpose(1, 2).unflatten(2, skip.shape[-2:])
+        return self.decoder(grid, skip, embedded_time)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Pixels [B, 3, H, W], about -1 to 1, of latents [B, C, h, w]; CheckpointError without a VAE."""
+        if self.vae is None:
+            raise CheckpointError(
+                "this JanusFlow checkpoint has no VAE, so it can read images but not paint them; put stabilityai/sdxl-vae "
+                "(config.json and its weights) into its subfolder vae/"
+            )
+        parameter = next(self.vae.parameters())
+        return self.vae.decode((latent / self.config.vae.scaling_factor).to(parameter))
+
+    def start(self, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]) -> ImageDecoding:
+        """B images to paint, one source of randomness each; of begin [R, 1, D] only the number of rows counts."""
+        return FlowDecoding(self, begin, options, randomness)
+
+
+class FlowDecoding:
+    """B images in the making, all positions of each a step, by Euler steps of equal length."""
+
+    keeps_positions = False
+
+    def __init__(
+        self, generation: FlowGeneration, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]
+    ) -> None:
+        shape = (generation.config.encoder.input_channels, *generation.config.latent_size)
+        noise = np.stack([source.standard_normal(shape, dtype=np.float32) for source in randomness])
+        self.steps = options.steps
+        self.step = 0
+        self.room = generation.config.positions
+        self.rows = begin.shape[0]
+        # Differs from the reference: latent, time and step length stay float32. In bf16 1/30 rounds to 0.0334 and time to
+        # multiples of 2 to 4 of 1000, so that 30 steps overshoot the image by 0.3 %.
+        self.latent = torch.from_numpy(noise).to(begin.device)
+        self._generation, self._dtype = generation, begin.dtype
+        self._guidance = generation.config.default_guidance if options.guidance is None else options.guidance
+
+    @property
+    def done(self) -> bool:
+        return self.step == self.steps
+
+    def inputs(self) -> Tensor:
+        time = torch.full((self.latent.shape[0],), self.step / self.steps, device=self.latent.device)
+        embeddings, self._skip, self._time = self._generation.encode(self.latent.to(self._dtype), time)
+        return repeat_rows(embeddings, self.rows)
+
+    def take(self, hidden: Tensor) -> None:
+        skip, time = repeat_rows(self._skip, self.rows), repeat_rows(self._time, self.rows)
+        velocity = self._generation.velocity(hidden, skip, time).float()
+        if velocity.shape[0] > self.latent.shape[0]:
+            velocity = guide(*velocity.chunk(2), self._guidance)
+        self.latent = self.latent + velocity / self.steps
+        self.step += 1
+
+    def pixels(self, image: int) -> Tensor:
+        return self._generation.decode(self.latent[image : image + 1])

@@ -1,0 +1,158 @@
+"""Prompts: messages -> ids, image slots and pixels; several prompts -> left-padded rows (SPEC sections 4.1, 5 and 6).
+
+Dims: T tokens of a prompt, R rows, N images, S their side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from openjanus.errors import PromptError
+from openjanus.processing.chat import ChatFormat
+from openjanus.processing.images import ImageProcessor, open_image
+from openjanus.processing.tokenizer import Tokenizer
+from openjanus.types import ImageSource, Message, Prompt, Rows
+
+
+class Processor:
+    """Everything between people's messages and a model's inputs, for one checkpoint.
+
+    slots_per_image: positions whose embeddings an image fills; with `begin_is_slot` (JanusFlow) the first of them is
+    <begin_of_image>, otherwise all are placeholders. add_special_token: the published option of that name, which keeps the
+    written placeholder before each image. context: the most tokens a prompt may have. vocab_size: rows of the model's embedding.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        images: ImageProcessor,
+        chat: ChatFormat,
+        slots_per_image: int,
+        begin_is_slot: bool,
+        add_special_token: bool = False,
+        context: int | None = None,
+        vocab_size: int | None = None,
+    ) -> None:
+        self.tokenizer, self.images, self.chat = tokenizer, images, chat
+        self.slots_per_image, self.begin_is_slot, self.add_special_token = slots_per_image, begin_is_slot, add_special_token
+        self.context, self.vocab_size = context, vocab_size
+
+    def understanding_prompt(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt that asks for an answer to the last message, which must be the user's (or an empty one of the assistant).
+
+        PromptError for an empty question without an image, images that do not fit their placeholders, or too long a prompt;
+        ImageError for an image that cannot be read.
+        """
+        messages = [self._place_images(message) for message in messages]
+        asked = messages[:-1] if messages and _is_open(messages[-1]) else messages
+        if not asked or asked[-1].role != "user":
+            raise PromptError("there is no question: the last message must be the user's")
+        if not asked[-1].text.strip():
+            raise PromptError("the question is empty and has no image; write a question or give an image")
+        text = self.chat.render(messages, add_reply=True)
+        return self.prompt(text, [image for message in messages for image in message.images])
+
+    def generation_prompt(self, text: str) -> Prompt:
+        """The prompt that asks for a picture of the text. Its last token, <begin_of_image>, is what the first step stands for."""
+        if not text.strip():
+            raise PromptError("the prompt is empty; describe the picture")
+        rendered = self.chat.render([Message("user", text)], system_prompt="", add_reply=True)
+        return self.prompt(rendered + self.tokenizer.image_start_tag)
+
+    def blank(self, prompt: Prompt) -> Prompt:
+        """The prompt with nothing said, for guidance: first and last token kept, pads between (SPEC section 4.1)."""
+        ids = prompt.ids.clone()
+        ids[1:-1] = self.tokenizer.pad
+        return Prompt(ids, torch.zeros_like(prompt.slots), prompt.pixels[:0])
+
+    def prompt(self, text: str, images: Sequence[ImageSource] = ()) -> Prompt:
+        """The prompt of an already rendered text, whose image placeholders stand for the images in order.
+
+        Differs from the reference: one image for several placeholders is refused, not repeated.
+        """
+        written = self.tokenizer.encode(text)
+        placeholders = written.count(self.tokenizer.image)
+        if placeholders != len(images):
+            raise PromptError(self._unequal("the prompt", placeholders, len(images)))
+        ids, slots = self.expand(written)
+        if self.context is not None and len(ids) > self.context:
+            raise PromptError(
+                f"the prompt has {len(ids)} tokens; the model reads at most {self.context}: shorten it or drop images"
+            )
+        self._check_known(ids, slots)
+        pixels = self.images.pixels([open_image(image) for image in images])
+        return Prompt(torch.tensor(ids, dtype=torch.int64), torch.tensor(slots, dtype=torch.bool), torch.from_numpy(pixels))
+
+    def expand(self, ids: Sequence[int]) -> tuple[list[int], list[bool]]:
+        """The ids with each image placeholder written out as start, placeholders, end; and which of them are slots.
+
+        Differs from the reference: only these are slots, not every such token, so a kept placeholder (`add_special_token`) or a
+        <begin_of_image> typed by the user does not upset the count.
+        """
+        token = self.tokenizer
+        inner = self.slots_per_image - int(self.begin_is_slot)
+        image = [token.image_start, *[token.image] * inner, token.image_end]
+        image_slots = [self.begin_is_slot, *[True] * inner, False]
+        expanded: list[int] = []
+        slots: list[bool] = []
+        for id in ids:
+            if id != token.image or self.add_special_token:
+                expanded.append(id)
+                slots.append(False)
+            if id == token.image:
+                expanded.extend(image)
+                slots.extend(image_slots)
+        return expanded, slots
+
+    def _place_images(self, message: Message) -> Message:
+        """The message stripped, with one placeholder in its text for each of its images."""
+        tag, text = self.tokenizer.image_tag, message.text.strip()
+        placeholders = text.count(tag)
+        if message.images and not placeholders:
+            text = (f"{tag}\n" * len(message.images) + text).strip()
+        elif placeholders != len(message.images):
+            raise PromptError(self._unequal(f"the {message.role}'s message", placeholders, len(message.images)))
+        return replace(message, text=text)
+
+    def _unequal(self, where: str, placeholders: int, images: int) -> str:
+        return (
+            f"{where} has {placeholders} {self.tokenizer.image_tag} for {images} image{'s' * (images != 1)}; "
+            "write one for each image, or none to put the images first"
+        )
+
+    def _check_known(self, ids: Sequence[int], slots: Sequence[bool]) -> None:
+        # Tags that were appended to the vocabulary may lie behind the model's last row; a user can type them.
+        if self.vocab_size is None:
+            return
+        for id, slot in zip(ids, slots, strict=True):
+            if id >= self.vocab_size and not slot:
+                token = self.tokenizer.backend.id_to_token(id)
+                raise PromptError(f"the prompt holds the token {token}, which this model does not know; leave it out")
+
+
+def _is_open(message: Message) -> bool:
+    return message.role == "assistant" and not message.text.strip()
+
+
+def collate(prompts: Sequence[Prompt], pad_id: int, attends: Sequence[Tensor] | None = None) -> Rows:
+    """The prompts as rows of one batch, padded on the left; positions count from 0 at each row's first own token.
+
+    attends: bool [T] for each prompt, false where its own tokens may not be looked at (JanusFlow's blank rows); positions count
+    those all the same. None: every token but the padding is attended to.
+    """
+    assert prompts, "a batch has at least one row"
+    assert attends is None or [mask.shape for mask in attends] == [prompt.ids.shape for prompt in prompts]
+    rows, length = len(prompts), max(map(len, prompts))
+    ids = torch.full((rows, length), pad_id, dtype=torch.int64)
+    attended = torch.zeros(rows, length, dtype=torch.bool)
+    slots = torch.zeros(rows, length, dtype=torch.bool)
+    starts = torch.tensor([length - len(prompt) for prompt in prompts])
+    for row, prompt in enumerate(prompts):
+        own = slice(length - len(prompt), length)
+        ids[row, own] = prompt.ids
+        slots[row, own] = prompt.slots
+        attended[row, own] = True if attends is None else attends[row]
+    positions = (torch.arange(length) - starts[:, None]).clamp(min=0)
+    return Rows(ids, attended, positions, slots, torch.cat([prompt.pixels for prompt in prompts]))

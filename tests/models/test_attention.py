@@ -1,0 +1,61 @@
+"""Attention, masks, rotary positions and the cache."""
+
+import pytest
+import torch
+
+import tiny
+from openjanus.models.attention import attend, causal_mask, rotary, rotate
+from openjanus.models.cache import KeyValueCache
+
+
+def test_a_position_sees_earlier_attended_positions_and_itself():
+    attended = torch.tensor([[False, True, True], [True, False, True]])
+    mask = causal_mask(attended, new=3)[:, 0].int().tolist()
+    assert mask[0] == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+    assert mask[1] == [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
+
+
+def test_new_positions_are_the_last_ones_of_the_mask():
+    attended = torch.tensor([[True, False, True, True]])
+    assert causal_mask(attended, new=2)[0, 0].int().tolist() == [[1, 0, 1, 0], [1, 0, 1, 1]]
+
+
+def test_grouped_queries_equal_repeated_keys_and_values():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 6, 5, 4), torch.randn(2, 2, 5, 4), torch.randn(2, 2, 5, 4)
+    repeated = attend(query, key.repeat_interleave(3, dim=1), value.repeat_interleave(3, dim=1), causal=True)
+    torch.testing.assert_close(attend(query, key, value, causal=True), repeated)
+
+
+def test_rotary_dot_products_depend_on_the_distance_alone():
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+
+    def score(i: int, j: int) -> torch.Tensor:
+        at = [rotary(torch.tensor([[p]]), 8, 5000.0, torch.float32) for p in (i, j)]
+        return (rotate(query, *at[0]) * rotate(key, *at[1])).sum()
+
+    torch.testing.assert_close(score(7, 3), score(104, 100), rtol=1e-4, atol=1e-5)
+    assert (score(7, 3) - score(7, 4)).abs() > 1e-3
+
+
+def test_rotary_angles_are_exact_at_late_positions_in_half_precision():
+    exact = rotary(torch.tensor([[4001]]), 8, 10000.0, torch.float32)[0]
+    half = rotary(torch.tensor([[4001]]), 8, 10000.0, torch.bfloat16)[0]
+    torch.testing.assert_close(half.float(), exact, rtol=0, atol=1 / 256)
+
+
+def test_the_cache_gives_back_what_was_kept_and_forgets_what_was_rolled_back():
+    config = tiny.CONFIGS["janus"].language
+    cache = KeyValueCache(config, rows=1, capacity=4, device=torch.device("cpu"), dtype=torch.float32)
+    ones = torch.ones(1, config.kv_heads, 2, config.head_size)
+    cache.append(0, ones, ones)
+    cache.advance(2)
+    keys, values = cache.append(0, ones * 2, ones * 3)
+    assert keys[0, 0, :, 0].tolist() == [1, 1, 2, 2]
+    assert values[0, 0, :, 0].tolist() == [1, 1, 3, 3]
+    cache.advance(2)
+    cache.rollback(1)
+    assert cache.append(0, ones * 4, ones)[0][0, 0, :, 0].tolist() == [1, 4, 4]
+    with pytest.raises(AssertionError, match="do not fit"):
+        cache.append(0, torch.cat((ones, ones), dim=2), torch.cat((ones, ones), dim=2))

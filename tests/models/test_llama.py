@@ -1,0 +1,86 @@
+"""The language model: cached and padded runs equal full ones, and transformers' Llama where both exist."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import tiny
+from openjanus.config import LanguageConfig
+from openjanus.models.attention import causal_mask
+from openjanus.models.cache import KeyValueCache
+from openjanus.models.llama import Llama
+
+CONFIG = tiny.CONFIGS["janus"].language
+
+
+def _run(model: Llama, ids: torch.Tensor) -> torch.Tensor:
+    return model(model.embed(ids), torch.arange(ids.shape[1]).expand_as(ids))
+
+
+def test_a_cached_run_in_pieces_equals_the_full_run():
+    model = tiny.tiny_model("janus").language
+    ids = torch.arange(24).view(2, 12) * 7 % 300
+    whole = _run(model, ids)
+    cache = KeyValueCache(CONFIG, 2, 12, torch.device("cpu"), torch.float32)
+    pieces = []
+    for start, end in ((0, 5), (5, 6), (6, 12)):
+        positions = torch.arange(start, end).expand(2, -1)
+        mask = causal_mask(torch.ones(2, end, dtype=torch.bool), end - start)
+        pieces.append(model(model.embed(ids[:, start:end]), positions, mask, cache))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=0, atol=1e-5)
+
+
+def test_left_padding_changes_nothing_and_never_gives_nan():
+    model = tiny.tiny_model("janus").language
+    ids = torch.arange(8)[None] + 40
+    alone = _run(model, ids)
+    padded = torch.cat((torch.full((1, 3), 342), ids), dim=1)
+    attended = torch.tensor([[False] * 3 + [True] * 8])
+    positions = (torch.arange(11) - 3).clamp(min=0)[None]
+    hidden = model(model.embed(padded), positions, causal_mask(attended, 11))
+    assert hidden.isfinite().all()
+    torch.testing.assert_close(hidden[:, 3:], alone, rtol=0, atol=1e-5)
+
+
+def test_the_rotary_base_matters():
+    model = tiny.tiny_model("janus").language
+    other = Llama(dataclasses.replace(CONFIG, rope_theta=10000.0))
+    other.load_state_dict(model.state_dict())
+    ids = torch.arange(12)[None]
+    assert (_run(model, ids) - _run(other, ids)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_key_value_heads": 1},
+        {"num_key_value_heads": 4, "rope_theta": 10000.0},
+        {"head_dim": 16, "rms_norm_eps": 1e-5},
+        {"vocab_size": 77, "num_hidden_layers": 3, "intermediate_size": 40},
+    ],
+)
+def test_logits_equal_those_of_transformers_llama(changes: dict[str, float]):
+    transformers = pytest.importorskip("transformers")
+    config = dataclasses.replace(CONFIG, **changes)
+    torch.manual_seed(1)
+    model = Llama(config).eval()
+    peer_config = transformers.LlamaConfig(**vars(config), attention_bias=False, tie_word_embeddings=False)
+    peer_config.rope_parameters = {"rope_type": "default", "rope_theta": config.rope_theta}
+    peer = transformers.LlamaForCausalLM(peer_config).eval()
+    peer.load_state_dict(model.state_dict())
+    ids = torch.randint(0, config.vocab_size, (2, 9))
+    with torch.inference_mode():
+        torch.testing.assert_close(model.logits(_run(model, ids)), peer(ids).logits, rtol=0, atol=1e-5)
+
+
+def test_impossible_sizes_are_refused():
+    from openjanus.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="num_key_value_heads 3"):
+        LanguageConfig(num_attention_heads=4, num_key_value_heads=3, hidden_size=64)
+    with pytest.raises(ConfigError, match="hidden_size 65"):
+        LanguageConfig(num_attention_heads=4, hidden_size=65)
+    with pytest.raises(ConfigError, match="head_dim 7 is odd"):
+        LanguageConfig(num_attention_heads=4, hidden_size=28)
