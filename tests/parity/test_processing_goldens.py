@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from goldens import FIXTURES, fixture
 from PIL import Image
 
+from goldens import FIXTURES, fixture
 from openjanus.processing.chat import SYSTEM_PROMPT, TEMPLATES, ChatFormat, join_turns, render_turns
 from openjanus.processing.images import ImageProcessor, ImageProcessorConfig, open_image, to_images
 from openjanus.processing.prompts import Processor, collate
@@ -15,6 +15,8 @@ from openjanus.types import Message
 
 PRO = ("<|User|>", "<|Assistant|>")
 JANUS = ("User", "Assistant")
+# The tiny models' image normalisation, as in every published one.
+HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,7 @@ def golden_processor(meta: dict[str, Any], flow: bool) -> Processor:
     golden = meta["processor"]
     return Processor(
         flow_tokenizer() if flow else Tokenizer.from_folder(FIXTURES / "tokenizer"),
-        ImageProcessor(ImageProcessorConfig.from_json(golden)),
+        ImageProcessor(ImageProcessorConfig.from_json(HALF | golden)),
         ChatFormat(golden["sft_format"], JANUS if flow else PRO),
         slots_per_image=golden["num_image_tokens"] + int(flow),
         begin_is_slot=flow,

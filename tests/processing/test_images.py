@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image
 
 from openjanus.errors import ConfigError, ImageError
 from openjanus.processing.images import MAX_PIXELS, ImageProcessor, ImageProcessorConfig, open_image, to_images
@@ -93,21 +93,20 @@ def test_the_callers_image_is_not_changed() -> None:
     assert image.tobytes() == before
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"])
-def test_an_image_of_any_mode_looks_as_it_did(mode: str) -> None:
-    flat = Image.new("RGB", (4, 4), WHITE if mode == "1" else (200, 60, 60)).convert("L" if mode == "1" else "RGB").convert("RGB")
-    near = levels(open_image(flat.convert("LAB" if mode == "LAB" else mode) if mode != "LAB" else _lab(flat)))
-    expected = np.asarray(flat.convert("L").convert("RGB")) if mode == "L" else np.asarray(flat)
-    assert np.abs(near.astype(int) - expected).max() <= 6
+@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"])
+def test_a_colour_image_of_any_mode_keeps_its_colours(mode: str) -> None:
+    colour = (200, 60, 90)
+    image = Image.new("RGB", (4, 4), colour)
+    image = image.quantize(4) if mode == "P" else image.convert(mode)
+    assert image.mode == mode
+    assert np.abs(levels(open_image(image)).astype(int) - colour).max() <= 4
 
 
-def _lab(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms
-
-    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-    converted = ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
-    assert converted is not None
-    return converted
+@pytest.mark.parametrize(("mode", "white"), [("1", 1), ("L", 255)])
+def test_grey_and_black_and_white_images_become_rgb(mode: str, white: int) -> None:
+    image = Image.new(mode, (2, 1))
+    image.putpixel((1, 0), white)
+    assert levels(open_image(image))[0].tolist() == [[0, 0, 0], [255, 255, 255]]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "RGBa", "LA", "La", "PA"])
@@ -201,6 +200,7 @@ def test_photographs_taken_sideways_are_upright(orientation: int) -> None:
     assert np.array_equal(levels(open_image(given_open)), np.asarray(upright))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_metadata_does_not_cost_the_picture() -> None:
     for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12"):
         assert open_image(encoded(picture(), "JPEG", exif=exif)).size == (19, 11)
@@ -250,7 +250,7 @@ def test_colour_arrays_keep_their_colours_and_lay_alpha_on_white() -> None:
         (np.zeros((1, 8, 8, 3), np.uint8), ["[1, 8, 8, 3]"]),
         (np.zeros((0, 8, 3), np.uint8), ["no pixels"]),
         (np.zeros((8, 8), np.int64), ["int64", "astype"]),
-        (np.full((8, 8), 200.0), ["0 to 200" if False else "200", "divide by 255"]),
+        (np.full((8, 8), 200.0), ["200", "divide by 255"]),
         (np.full((8, 8), np.nan), ["nan"]),
         (np.full((8, 8), "x"), ["uint8"]),
         (np.zeros((8, 8), np.complex64), ["complex64"]),
@@ -347,7 +347,9 @@ def test_a_truncated_file_says_so(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(place=st.integers(0, 2000), byte=st.integers(0, 255), format=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"]))
+@given(
+    place=st.integers(0, 2000), byte=st.integers(0, 255), format=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
+)
 def test_a_flipped_byte_gives_an_image_or_one_line(place: int, byte: int, format: str) -> None:
     data = bytearray(encoded(picture(), format))
     data[place % len(data)] = byte
@@ -357,11 +359,6 @@ def test_a_flipped_byte_gives_an_image_or_one_line(place: int, byte: int, format
             assert open_image(data).mode == "RGB"
         except ImageError as error:
             assert "\n" not in str(error)
-
-
-def test_half_an_image_is_refused_whatever_pil_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    assert "truncated" in refusal(encoded(picture(64, 48), "PNG")[:3000])
 
 
 def test_small_images_are_enlarged_and_long_ones_keep_a_least_side() -> None:

@@ -1,4 +1,4 @@
-"""JSON objects of configurations: read key by key with errors that name the key, written back without losing what others put there."""
+"""JSON objects of configurations: read key by key with errors that name the key, written back without losing others' keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -114,7 +114,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Field:
-    """A value to write; `default` is what readers assume without it, `published` whether the published files spell it out anyway."""
+    """A value to write; `default` is what readers assume without it, `published` whether published files spell it out anyway."""
 
     value: Any
     default: Any = ABSENT

@@ -6,12 +6,12 @@ Safetensors, torch's `.bin` (never executing anything) and Paddle's `.pdparams`;
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -51,17 +51,6 @@ class Header:
         return self.count * self.dtype.itemsize
 
 
-class WeightFile(Protocol):
-    """One open file of tensors."""
-
-    path: Path
-    headers: Mapping[str, Header]
-
-    def read(self, name: str) -> Tensor:
-        """A tensor on the CPU, from the file's memory map where the format allows it. Ask for each name once."""
-        ...
-
-
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Whatever goes wrong inside becomes one CheckpointError with the file's name."""
@@ -82,6 +71,9 @@ def _check_readable(path: Path) -> None:
         raise CheckpointError(f"{path} is empty; fetch it again")
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` there, or fetch it again")
+
+
+# The three formats are read alike: `headers` by name, and `read` for one tensor on the CPU, to be asked for once a name.
 
 
 class SafetensorsFile:
@@ -146,13 +138,16 @@ class PaddleFile:
         return to_tensor(self._arrays.pop(name))
 
 
+WeightFile = SafetensorsFile | TorchFile | PaddleFile
+
+
 @dataclass(frozen=True)
 class _Kind:
     """A file format: how its files are called, and what opens them."""
 
     stems: tuple[str, ...]
     suffix: str
-    opens: type[SafetensorsFile] | type[TorchFile] | type[PaddleFile]
+    opens: type[WeightFile]
 
 
 _DIFFUSERS = "diffusion_pytorch_model"
@@ -172,7 +167,7 @@ WEIGHT_NAMES = re.compile(
 class Weights:
     """All tensors of a folder, by name."""
 
-    def __init__(self, paths: list[Path], opens: type[SafetensorsFile] | type[TorchFile] | type[PaddleFile]) -> None:
+    def __init__(self, paths: list[Path], opens: type[WeightFile]) -> None:
         self.paths = paths
         self.files: list[WeightFile] = [opens(path) for path in paths]
         self._homes: dict[str, WeightFile] = {}

@@ -111,7 +111,7 @@ def slots(model: nn.Module) -> dict[str, Slot]:
     return {name: Slot(tuple(tensor.shape), name in linear) for name, tensor in model.state_dict().items()}
 
 
-# -- the published layout ----------------------------------------------------------------------------------------------------------
+# -- the published layout ------------------------------------------------------------
 
 # Our prefix -> the published one. Below a prefix the names are equal.
 JANUS_PREFIXES = {
@@ -146,7 +146,7 @@ def _published(prefixes: Mapping[str, str]) -> Callable[[str, Slot], tuple[tuple
     return place
 
 
-# -- PaddleMIX's -------------------------------------------------------------------------------------------------------------------
+# -- PaddleMIX's ---------------------------------------------------------------------
 
 
 def _paddlemix(prefixes: Mapping[str, str], llama: str) -> Callable[[str, Slot], tuple[tuple[str, ...], Form]]:
@@ -161,11 +161,11 @@ def _paddlemix(prefixes: Mapping[str, str], llama: str) -> Callable[[str, Slot],
     return place
 
 
-# -- transformers' -----------------------------------------------------------------------------------------------------------------
+# -- transformers' -------------------------------------------------------------------
 
 
 def _hidden(prefix: str) -> Callable[[re.Match[str]], str]:
-    """layers.2k of an adaptor is hidden_layers.(k - 1): transformers counts linear layers, the published Sequential also GELUs."""
+    """layers.2k of an adaptor is hidden_layers.(k - 1): transformers counts linear layers, the published code GELUs too."""
     return lambda match: f"{prefix}.hidden_layers.{int(match[1]) // 2 - 1}.{match[2]}"
 
 
@@ -217,7 +217,7 @@ def _transformers(name: str, slot: Slot) -> tuple[tuple[str, ...], Form] | None:
     return None
 
 
-# -- diffusers', for the VAE -------------------------------------------------------------------------------------------------------
+# -- diffusers', for the VAE ---------------------------------------------------------
 
 _OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
@@ -255,7 +255,7 @@ def layouts_of(generation: GenerationConfig) -> tuple[Layout, ...]:
     return FLOW_LAYOUTS if isinstance(generation, FlowGenerationConfig) else JANUS_LAYOUTS
 
 
-# -- fitting a file to a layout ----------------------------------------------------------------------------------------------------
+# -- fitting a file to a layout ------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -97,9 +97,8 @@ def read_pdparams(path: Path) -> dict[str, NDArray[Any]]:
     named = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray) and isinstance(name, str)}
     others = [name for name in arrays if name not in named and name != NAME_TABLE]
     if not named or others:
-        raise CheckpointError(
-            f"{path} is no table of weights ({', '.join(map(str, others[:3])) or 'it holds none'}); give a .pdparams file"
-        )
+        reason = f"it holds {', '.join(map(str, others[:3]))}" if others else "it holds none"
+        raise CheckpointError(f"{path} is no table of weights ({reason}); give a .pdparams file")
     return named
 
 

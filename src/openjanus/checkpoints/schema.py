@@ -14,10 +14,10 @@ from dataclasses import fields, replace
 from typing import Any
 
 from openjanus.checkpoints.fields import ABSENT, Field, Section, as_grid, merge
+from openjanus.checkpoints.language_schema import dtype_fields, language_json, parse_language
 from openjanus.config import (
     FlowGenerationConfig,
     JanusConfig,
-    LanguageConfig,
     ProjectorConfig,
     TokenGenerationConfig,
     TowerConfig,
@@ -62,98 +62,35 @@ def parse_published(values: Mapping[str, Any], vae: VAEConfig | None = None) -> 
 
 
 def _check_widths(config: JanusConfig) -> None:
-    """ConfigError where two parts that touch disagree about their width."""
-    hidden = config.language.hidden_size
-    reading = config.understanding
+    """ConfigError where two parts that touch disagree about a size."""
+    hidden, reading, painting = config.language.hidden_size, config.understanding, config.generation
     checks = [("the vision tower's width", reading.encoder.width, "its adaptor's input_dim", reading.adaptor.input_dim)]
     if reading.adaptor.projector_type != "identity":
         checks.append(
             ("the understanding adaptor's n_embed", reading.adaptor.n_embed, "the language model's hidden_size", hidden)
         )
-    painting = config.generation
     if isinstance(painting, TokenGenerationConfig):
-        adaptor = painting.adaptor
+        adaptor, codes = painting.adaptor, painting.tokenizer
         checks += [
-            ("gen_aligner_config's input_dim", adaptor.input_dim, "gen_vision_config's n_embed", painting.tokenizer.codebook_dim),
+            ("gen_aligner_config's input_dim", adaptor.input_dim, "gen_vision_config's n_embed", codes.codebook_dim),
             ("gen_aligner_config's n_embed", adaptor.n_embed, "the language model's hidden_size", hidden),
         ]
     else:
         encoder, decoder = painting.encoder, painting.decoder
+        latent = encoder.input_channels
         checks += [
-            ("vision_gen_enc_config's hidden_size", encoder.hidden_size, "the language model's", hidden),
-            ("vision_gen_dec_config's hidden_size", decoder.hidden_size, "vision_gen_enc_config's", encoder.hidden_size),
-            ("vision_gen_dec_config's block_out_channels", decoder.channels, "vision_gen_enc_config's", encoder.channels),
-            ("vision_gen_dec_config's out_channels", decoder.out_channels, "the latent's channels", encoder.input_channels),
-            ("the VAE's latent_channels", painting.vae.latent_channels, "the latent's channels", encoder.input_channels),
+            ("vision_gen_enc_config's hidden_size", encoder.hidden_size, "the language model's hidden_size", hidden),
+            ("vision_gen_dec_config's hidden_size", decoder.hidden_size, "the language model's hidden_size", hidden),
+            ("vision_gen_dec_config's width", decoder.channels, "vision_gen_enc_config's width", encoder.channels),
+            ("vision_gen_dec_config's out_channels", decoder.out_channels, "vision_gen_enc_config's input_channels", latent),
+            ("the VAE's latent_channels", painting.vae.latent_channels, "vision_gen_enc_config's input_channels", latent),
         ]
     for left, value, right, other in checks:
         if value != other:
-            raise ConfigError(
-                f"{left} is {value}, but {right} {'is' if right.endswith('s') else 'are'} {other}; they must be equal"
-            )
+            raise ConfigError(f"{left} is {value}, but {right} is {other}; they must be equal")
 
 
-# -- the language model, in every layout -------------------------------------------------------------------------------------------
-
-
-def parse_language(section: Section) -> LanguageConfig:
-    """A plain Llama from `language_config` or `text_config`, completed with LlamaConfig's defaults; ConfigError for another model."""
-    section.only("model_type", ("llama",), "the language model of a Janus is a 'llama'")
-    section.only("hidden_act", ("silu", "swish"), "openjanus runs 'silu'")
-    for key in ("attention_bias", "mlp_bias", "tie_word_embeddings"):
-        section.only(key, (False,), "openjanus runs Llamas without it")
-    scaling = section.section("rope_scaling", {})
-    rope = section.section("rope_parameters", {})
-    for block in (scaling, rope):
-        for key in ("rope_type", "type"):
-            block.only(key, ("default",), "openjanus runs plain rotary positions ('default')")
-    default = LanguageConfig()
-    return LanguageConfig(
-        vocab_size=section.integer("vocab_size", default.vocab_size),
-        hidden_size=section.integer("hidden_size", default.hidden_size),
-        intermediate_size=section.integer("intermediate_size", default.intermediate_size),
-        num_hidden_layers=section.integer("num_hidden_layers", default.num_hidden_layers),
-        num_attention_heads=section.integer("num_attention_heads", default.num_attention_heads),
-        num_key_value_heads=section.integer("num_key_value_heads", None),
-        head_dim=section.integer("head_dim", None),
-        max_position_embeddings=section.integer("max_position_embeddings", default.max_position_embeddings),
-        rms_norm_eps=section.number("rms_norm_eps", default.rms_norm_eps),
-        rope_theta=rope.number("rope_theta", section.number("rope_theta", default.rope_theta)),
-    )
-
-
-def _language(config: LanguageConfig, base: Mapping[str, Any] | None, dtype: str | None) -> dict[str, Any]:
-    default = LanguageConfig()
-    written = merge(
-        base,
-        {
-            "hidden_size": Field(config.hidden_size, default.hidden_size, published=True),
-            "intermediate_size": Field(config.intermediate_size, default.intermediate_size, published=True),
-            "max_position_embeddings": Field(config.max_position_embeddings, default.max_position_embeddings, published=True),
-            "model_type": Field("llama", "llama", published=True),
-            "num_attention_heads": Field(config.num_attention_heads, default.num_attention_heads, published=True),
-            "num_hidden_layers": Field(config.num_hidden_layers, default.num_hidden_layers, published=True),
-            "num_key_value_heads": Field(config.kv_heads, config.num_attention_heads, published=True),
-            "vocab_size": Field(config.vocab_size, default.vocab_size, published=True),
-            "head_dim": Field(config.head_size, config.hidden_size // config.num_attention_heads),
-            "rms_norm_eps": Field(config.rms_norm_eps, default.rms_norm_eps),
-            **_dtype_fields(base, dtype),
-        },
-    )
-    if isinstance(written.get("rope_parameters"), Mapping):
-        written["rope_parameters"] = {**written["rope_parameters"], "rope_theta": config.rope_theta}
-    return merge(written, {"rope_theta": Field(config.rope_theta, default.rope_theta)})
-
-
-def _dtype_fields(base: Mapping[str, Any] | None, dtype: str | None) -> dict[str, Field]:
-    """The dtype under the key that stood there: transformers 5 writes `dtype`, everyone before `torch_dtype`."""
-    if dtype is None:
-        return {}
-    key = "dtype" if base and "dtype" in base and "torch_dtype" not in base else "torch_dtype"
-    return {key: Field(dtype)}
-
-
-# -- the understanding pathway -----------------------------------------------------------------------------------------------------
+# -- the understanding pathway -------------------------------------------------------
 
 
 def _part(root: Section, key: str, cls: str) -> Section:
@@ -225,12 +162,7 @@ def _projector_fields(config: ProjectorConfig) -> dict[str, Field]:
     }
 
 
-# -- Janus and Janus-Pro -----------------------------------------------------------------------------------------------------------
-
-# Our field -> the published code's name for it, where a config may set it; none of these stands in a published file.
-_VQ_INTEGERS = {"ch": "ch", "num_res_blocks": "num_res_blocks", "z_channels": "z_channels"}
-_VQ_FLAGS = {"l2_norm": "codebook_l2_norm", "show_usage": "codebook_show_usage"}
-_VQ_NUMBERS = {"commit_loss_beta": "commit_loss_beta", "entropy_loss_ratio": "entropy_loss_ratio", "dropout": "dropout_p"}
+# -- Janus and Janus-Pro -------------------------------------------------------------
 
 
 def _parse_janus(root: Section) -> JanusConfig:
@@ -265,9 +197,14 @@ def _parse_vq(params: Section) -> VQConfig:
         codebook_dim=params.integer("n_embed", default.codebook_dim),
         encoder_ch_mult=params.integers("encoder_ch_mult", multipliers),
         decoder_ch_mult=params.integers("decoder_ch_mult", multipliers),
-        **{ours: params.integer(key, getattr(default, ours)) for ours, key in _VQ_INTEGERS.items()},
-        **{ours: params.flag(key, getattr(default, ours)) for ours, key in _VQ_FLAGS.items()},
-        **{ours: params.number(key, getattr(default, ours)) for ours, key in _VQ_NUMBERS.items()},
+        l2_norm=params.flag("codebook_l2_norm", default.l2_norm),
+        show_usage=params.flag("codebook_show_usage", default.show_usage),
+        commit_loss_beta=params.number("commit_loss_beta", default.commit_loss_beta),
+        entropy_loss_ratio=params.number("entropy_loss_ratio", default.entropy_loss_ratio),
+        ch=params.integer("ch", default.ch),
+        num_res_blocks=params.integer("num_res_blocks", default.num_res_blocks),
+        z_channels=params.integer("z_channels", default.z_channels),
+        dropout=params.number("dropout_p", default.dropout),
     )
 
 
@@ -281,14 +218,18 @@ def _vq_fields(config: TokenGenerationConfig, tower: TowerConfig) -> dict[str, F
         "encoder_ch_mult": Field(multipliers, multipliers),
         "decoder_ch_mult": Field(tokenizer.decoder_ch_mult, multipliers),
         "grid_size": Field(as_grid(config.grid), tower.grid),
-        **{
-            key: Field(getattr(tokenizer, ours), getattr(default, ours))
-            for ours, key in {**_VQ_INTEGERS, **_VQ_FLAGS, **_VQ_NUMBERS}.items()
-        },
+        "codebook_l2_norm": Field(tokenizer.l2_norm, default.l2_norm),
+        "codebook_show_usage": Field(tokenizer.show_usage, default.show_usage),
+        "commit_loss_beta": Field(tokenizer.commit_loss_beta, default.commit_loss_beta),
+        "entropy_loss_ratio": Field(tokenizer.entropy_loss_ratio, default.entropy_loss_ratio),
+        "ch": Field(tokenizer.ch, default.ch),
+        "num_res_blocks": Field(tokenizer.num_res_blocks, default.num_res_blocks),
+        "z_channels": Field(tokenizer.z_channels, default.z_channels),
+        "dropout_p": Field(tokenizer.dropout, default.dropout),
     }
 
 
-# -- JanusFlow ---------------------------------------------------------------------------------------------------------------------
+# -- JanusFlow -----------------------------------------------------------------------
 
 _LATENT_SIZE = 48
 
@@ -342,7 +283,7 @@ def _uvit_fields(config: UViTEncoderConfig | UViTDecoderConfig) -> dict[str, Fie
     }
 
 
-# -- writing -----------------------------------------------------------------------------------------------------------------------
+# -- writing -------------------------------------------------------------------------
 
 
 def to_published(config: JanusConfig, base: Mapping[str, Any] | None = None, dtype: str | None = None) -> dict[str, Any]:
@@ -351,6 +292,7 @@ def to_published(config: JanusConfig, base: Mapping[str, Any] | None = None, dty
     `dtype` ("bfloat16") is written where given. JanusFlow's VAE is not part of it.
     """
     painting, tower = config.generation, config.understanding.encoder
+    parts: dict[str, tuple[str, dict[str, Field]]]
     if isinstance(painting, TokenGenerationConfig):
         head = {
             "image_token_embed": Field(painting.head_dim),
@@ -371,12 +313,12 @@ def to_published(config: JanusConfig, base: Mapping[str, Any] | None = None, dty
             "vision_gen_enc_config": ("ShallowUViTEncoder", {**_uvit_fields(painting.encoder), **latent}),
             "vision_und_enc_config": ("CLIPVisionTower", _tower_fields(tower)),
         }
-    base = dict(base) if base else {"architectures": ["MultiModalityCausalLM"]}
-    written = {key: _written_part(key, cls, values, base.get(key)) for key, (cls, values) in parts.items()}
-    base |= written
-    base["language_config"] = _language(config.language, base.get("language_config"), dtype)
-    base["model_type"] = MODEL_TYPE
-    return merge(base, _dtype_fields(base, dtype))
+    written: dict[str, Any] = dict(base) if base else {"architectures": ["MultiModalityCausalLM"]}
+    for key, (cls, sizes) in parts.items():
+        written[key] = _written_part(key, cls, sizes, written.get(key))
+    written["language_config"] = language_json(config.language, written.get("language_config"), dtype)
+    written["model_type"] = MODEL_TYPE
+    return merge(written, dtype_fields(written, dtype))
 
 
 def _written_part(key: str, cls: str, values: dict[str, Field], base: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from openjanus.checkpoints.fields import Section
-from openjanus.checkpoints.schema import TOWERS, parse_language
+from openjanus.checkpoints.language_schema import parse_language
+from openjanus.checkpoints.schema import TOWERS
 from openjanus.config import JanusConfig, ProjectorConfig, TokenGenerationConfig, TowerConfig, UnderstandingConfig, VQConfig
 from openjanus.errors import ConfigError
 
@@ -17,7 +18,7 @@ ARCHITECTURE = "JanusForConditionalGeneration"
 
 
 def parse_transformers(values: Mapping[str, Any]) -> JanusConfig:
-    """The model a transformers config.json describes, completed with the defaults of transformers 5; ConfigError as for published.
+    """The model a transformers config.json describes, completed with transformers' defaults; ConfigError as for published.
 
     A top-level tie_word_embeddings is not read: transformers 5 writes true by default, and reads untied weights all the same.
     """

@@ -145,9 +145,11 @@ def _finish(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(_too_large(name, width * height, image.size))
     try:
         image.load()
+        return _rgb(_turn_upright(image), name)
+    except ImageError:
+        raise
     except Exception as error:  # the readers of some formats raise almost anything on damaged data
         raise ImageError(f"{name} is truncated or damaged ({_short(error)}); fetch or export it again") from error
-    return _rgb(_turn_upright(image), name)
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
@@ -164,7 +166,7 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     elif image.mode == "F":
         image = Image.fromarray(_bytes_of_float_image(np.asarray(image), name))
     if image.has_transparency_data:
-        front = image.convert("RGBA")
+        front = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # PIL knows no way from La to RGBA
         return Image.alpha_composite(Image.new("RGBA", front.size, "white"), front).convert("RGB")
     return image.convert("RGB")
 

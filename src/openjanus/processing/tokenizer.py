@@ -80,10 +80,10 @@ class Tokenizer:
             "add_bos_token": True,
             "add_eos_token": False,
             "clean_up_tokenization_spaces": False,
-            "bos_token": self.bos_tag,
-            "eos_token": self.eos_tag,
-            "pad_token": self.pad_tag,
         } | self.settings
+        for key, tag in (("bos_token", self.bos_tag), ("eos_token", self.eos_tag), ("pad_token", self.pad_tag)):
+            if self._named(key) != tag:  # an entry that names the right token may hold more than its string
+                settings[key] = tag
         self.backend.save(str(Path(folder) / TOKENIZER_FILE))
         text = json.dumps(settings, ensure_ascii=False, indent=2) + "\n"
         (Path(folder) / SETTINGS_FILE).write_text(text, encoding="utf-8")

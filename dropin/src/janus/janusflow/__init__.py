@@ -1,0 +1,1 @@
+"""JanusFlow under its published names: see `janus.janusflow.models`."""

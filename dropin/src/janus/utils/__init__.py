@@ -1,0 +1,1 @@
+"""Conversation templates and loading helpers, under their published names."""
