@@ -1,9 +1,12 @@
 """Fixtures that run a test on both variants."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import tiny
+from openjanus.checkpoints.save import save_checkpoint
 from openjanus.janus import Janus
 
 
@@ -24,3 +27,12 @@ def variant(request: pytest.FixtureRequest) -> str:
 def janus(variant: str) -> Janus:
     """A small random model of each variant in turn."""
     return tiny.tiny_janus(variant)
+
+
+@pytest.fixture(scope="session", params=tiny.VARIANTS)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small random checkpoint of each variant in turn, in the published layout. Copy it before changing it."""
+    variant: str = request.param
+    folder = tmp_path_factory.mktemp("checkpoints") / variant
+    save_checkpoint(tiny.tiny_model(variant), tiny.tiny_processor(variant), folder)
+    return folder

@@ -59,7 +59,9 @@ def test_own_code_is_imported_inside_functions_only_where_it_keeps_start_up_ligh
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    inner = [n for f in functions for n in ast.walk(f) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("openjanus")]
+    inner = [
+        n for f in functions for n in ast.walk(f) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("openjanus")
+    ]
     assert not inner, f"line {inner[0].lineno if inner else 0}: import it at the top of the file"
 
 

@@ -36,7 +36,7 @@ _HOME = {
     "JanusError": "openjanus.errors",
     "PromptError": "openjanus.errors",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

@@ -84,8 +84,9 @@ class Janus:
     ) -> list[Image.Image]:
         """n pictures of a prompt, or of each of several prompts (in one batch, prompt by prompt), as RGB PIL images.
 
-        settings: the fields of ImageOptions (n, seed, guidance, temperature, top_p, top_k; steps on flow models). Picture i of a
-        prompt is drawn from seed + i and does not change with what is painted beside it. progress(done, steps) is called as it goes.
+        settings: the fields of ImageOptions (n, seed, guidance, temperature, top_p, top_k; steps on flow models). Picture i of
+        a prompt is drawn from seed + i and does not change with what is painted beside it. progress(done, steps) is called as
+        it goes.
         """
         return [picture.image for picture in self.paint(prompt, _options(ImageOptions, settings), progress)]
 

@@ -44,7 +44,17 @@ class Params(dict[str, Any]):
         del self[key]
 
 
-class PartConfig(PretrainedConfig):
+class KeywordConfig(PretrainedConfig):
+    """A configuration whose constructor subclasses inherit."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # transformers 5 makes a dataclass, with a constructor of its own, of every configuration that has none in its body.
+        if "__init__" not in vars(cls):
+            cls.__init__ = cls.__init__  # type: ignore[method-assign]
+        super().__init_subclass__(**kwargs)
+
+
+class PartConfig(KeywordConfig):
     """One part of a model: `cls`, the published class name, and `params`, what that class is given."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -54,7 +64,14 @@ class PartConfig(PretrainedConfig):
         self.params = Params(params or {})
 
 
-class AssemblyConfig(PretrainedConfig):
+def language_config(values: dict[str, Any]) -> LlamaConfig:
+    """A Llama from `language_config`, completed with transformers' defaults."""
+    # transformers 5 writes the rope base into rope_parameters only, which transformers 4 does not read.
+    theta = (values.get("rope_parameters") or {}).get("rope_theta")
+    return LlamaConfig(**values if theta is None else {"rope_theta": theta, **values})
+
+
+class AssemblyConfig(KeywordConfig):
     """A published config.json: parts of {cls, params}, and `language_config`.
 
     Keys of `parts` name the parts of a variant. Both variants call themselves "multi_modality"; a subclass whose parts a
@@ -77,7 +94,7 @@ class AssemblyConfig(PretrainedConfig):
         for name, kind in self.parts().items():
             value = given[name]
             setattr(self, name, value if isinstance(value, PretrainedConfig) else kind(**(value or {})))
-        self.language_config = language if isinstance(language, PretrainedConfig) else LlamaConfig(**(language or {}))
+        self.language_config = language if isinstance(language, PretrainedConfig) else language_config(language or {})
 
     @classmethod
     def describes(cls, values: dict[str, Any]) -> bool:

@@ -5,7 +5,6 @@ kept in `openjanus_published.json`, and count again when it is read back.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ TOKENIZER_SETTINGS, GENERATION = "tokenizer_config.json", "generation_config.jso
 KEPT_PUBLISHED = "openjanus_published.json"
 CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json")
 _TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model")
-_JSON_FILES = (PROCESSOR, PREPROCESSOR, TOKENIZER_SETTINGS, GENERATION)
+JSON_FILES = (PROCESSOR, PREPROCESSOR, TOKENIZER_SETTINGS, GENERATION)
 
 
 @dataclass(frozen=True)
 class Companions:
     """The small files of a checkpoint.
 
-    layout: deepseek or transformers, which `config` and the files are written for. json: parsed files by name, without config.json.
+    layout: deepseek or transformers, which all but `published` are written for. json: parsed files by name, without config.json.
     files: tokenizer and chat templates, byte for byte. published: the files of the published layout kept beside transformers'.
     """
 
@@ -70,7 +69,7 @@ class Companions:
 
 
 def read_companions(folder: Path) -> Companions:
-    """The small files of a folder; CheckpointError if config.json is missing or one is damaged, ConfigError for another model's."""
+    """The small files of a folder; CheckpointError if one is damaged or config.json missing, ConfigError for another model's."""
     config = read_json(folder / CONFIG)
     layouts = {PUBLISHED: "deepseek", TRANSFORMERS: "transformers"}
     kind = config.get("model_type")
@@ -82,15 +81,15 @@ def read_companions(folder: Path) -> Companions:
     return Companions(
         layout=layouts[kind],
         config=config,
-        json={name: read_json(folder / name) for name in _JSON_FILES if (folder / name).exists()},
+        json={name: read_json(folder / name) for name in JSON_FILES if (folder / name).exists()},
         files={name: _read_bytes(folder / name) for name in (*_TOKENIZER_FILES, *CHAT_TEMPLATES) if (folder / name).exists()},
-        published=_read_kept(folder / KEPT_PUBLISHED),
+        published=_read_kept(folder / KEPT_PUBLISHED) if kind == TRANSFORMERS else {},
     )
 
 
 def _read_kept(path: Path) -> dict[str, dict[str, Any]]:
     kept = read_json(path) if path.exists() else {}
-    return {name: values for name, values in kept.items() if isinstance(values, Mapping)}
+    return {name: values for name, values in kept.items() if isinstance(values, dict)}
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -100,7 +99,7 @@ def _read_bytes(path: Path) -> bytes:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); fetch it again") from error
 
 
-_OWN_NAMES = {CONFIG, *_JSON_FILES, *_TOKENIZER_FILES, *CHAT_TEMPLATES, KEPT_PUBLISHED, "vae"}
+_OWN_NAMES = {CONFIG, *JSON_FILES, *_TOKENIZER_FILES, *CHAT_TEMPLATES, KEPT_PUBLISHED, "vae"}
 
 
 def belongs_to_checkpoint(name: str) -> bool:

@@ -5,7 +5,7 @@ place for is None in its table: the named, permitted differences (`attn_pool` an
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -146,6 +146,22 @@ def _published(prefixes: Mapping[str, str]) -> Callable[[str, Slot], tuple[tuple
     return place
 
 
+def published_name(name: str) -> str:
+    """What the published Janus layout calls one of our tensors."""
+    (published,), _ = _published(JANUS_PREFIXES)(name, Slot(()))
+    return published
+
+
+def without_vae(wanted: Mapping[str, Slot]) -> dict[str, Slot]:
+    """The tensors that the main weight files hold."""
+    return {name: slot for name, slot in wanted.items() if not name.startswith(VAE_PREFIX)}
+
+
+def only_vae(wanted: Mapping[str, Slot]) -> dict[str, Slot]:
+    """The tensors that the files of a JanusFlow's VAE hold."""
+    return {name: slot for name, slot in wanted.items() if name.startswith(VAE_PREFIX)}
+
+
 # -- PaddleMIX's ---------------------------------------------------------------------
 
 
@@ -205,7 +221,7 @@ _TRANSFORMERS_RULES: tuple[tuple[str, str | Callable[[re.Match[str]], str] | Non
 
 
 def _transformers(name: str, slot: Slot) -> tuple[tuple[str, ...], Form] | None:
-    (published,), _ = DEEPSEEK.place(name, slot) or ((name,), Form.SAME)
+    published = published_name(name)
     for pattern, target, form in _TRANSFORMERS_RULES:
         match = re.fullmatch(pattern, published)
         if match and target is None:
@@ -300,3 +316,20 @@ def fit(layout: Layout, slots: Mapping[str, Slot], shapes: Mapping[str, tuple[in
 def nearest(layouts: Sequence[Layout], slots: Mapping[str, Slot], shapes: Mapping[str, tuple[int, ...]]) -> Fit:
     """The fit of the layout with the fewest problems; of equals, the first."""
     return min((fit(layout, slots, shapes) for layout in layouts), key=lambda candidate: candidate.problems)
+
+
+# Prefixes that only one kind of checkpoint has.
+_MARKS = {
+    "gen_vision_model.": "a published Janus or Janus-Pro",
+    "vision_gen_enc_model.": "a published JanusFlow",
+    "model.vqmodel.": "transformers' Janus",
+    "language_model.llama.": "a PaddleMIX checkpoint",
+    "model.layers.": "a bare language model",
+    "decoder.up_blocks.": "a VAE",
+}
+
+
+def looks_like(names: Iterable[str]) -> str:
+    """What kind of checkpoint has such tensor names, in words; empty if unknown."""
+    found = {mark for name in names for mark in _MARKS if name.startswith(mark)}
+    return next((what for mark, what in _MARKS.items() if mark in found), "")

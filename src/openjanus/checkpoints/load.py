@@ -1,7 +1,171 @@
-"""Placeholder until the loader lands."""
+"""Loading: a name becomes a model with its weights and a processor, strictly and without a second copy in memory.
 
-from typing import Any
+The model is built on the meta device, which takes no memory, and every tensor is put in its place as it is read. Tensors that
+need no change of dtype or device stay views of the file's memory map: pages come in when they are used.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from openjanus.checkpoints.companions import Companions, read_companions
+from openjanus.checkpoints.files import EXTRA_FILE, SafetensorsFile, Weights, open_weights, read_json
+from openjanus.checkpoints.layouts import (
+    VAE_LAYOUTS,
+    Fit,
+    Layout,
+    Slot,
+    layouts_of,
+    looks_like,
+    nearest,
+    only_vae,
+    published_name,
+    slots,
+    without_vae,
+)
+from openjanus.checkpoints.locate import SDXL_VAE, find_checkpoint, find_vae
+from openjanus.checkpoints.processors import load_processor
+from openjanus.checkpoints.schema import with_vae
+from openjanus.checkpoints.vae_schema import parse_vae
+from openjanus.config import FlowGenerationConfig, JanusConfig, VAEConfig
+from openjanus.errors import CheckpointError, ConfigError
+from openjanus.models.flow_generation import FlowGeneration
+from openjanus.models.janus import JanusModel
+from openjanus.processing.prompts import Processor
 
 
-def load_checkpoint(*_: Any) -> Any:
-    raise NotImplementedError
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: where it lay, what it is, and its small files as they were found."""
+
+    folder: Path
+    layout: str
+    model: JanusModel
+    processor: Processor
+    companions: Companions
+
+    @property
+    def config(self) -> JanusConfig:
+        """What the weights are."""
+        return self.model.config
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the weights are random."""
+        return self.companions.untrained
+
+
+def load_checkpoint(name: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Checkpoint:
+    """The checkpoint of a bundled name, a folder in any layout, or a Hugging Face id.
+
+    dtype None is the checkpoint's own (of mixed ones, that of most bytes). A VAE in float16 becomes float32, where it does not
+    overflow. A JanusFlow whose VAE is nowhere to be found loads without it: it reads images, and painting says what is missing.
+    CheckpointError and ConfigError say in one line what is wrong and what to do.
+    """
+    folder = find_checkpoint(name)
+    companions = read_companions(folder)
+    vae_folder, config = find_config(folder, companions)
+    processor = load_processor(folder, companions, config, str(name))
+    weights = open_weights(folder)
+    model = build_empty(config)
+    if isinstance(model.generation, FlowGeneration) and vae_folder is None:
+        model.generation.vae = None
+    wanted = slots(model)
+    main = fit_weights(folder, weights, layouts_of(config.generation), without_vae(wanted))
+    place = _Placing(model, torch.device(device))
+    place.fill(main, weights, dtype or weights.dtype, open_extra(folder))
+    if vae_folder is not None:
+        vae_weights = open_weights(vae_folder)
+        own = dtype or vae_weights.dtype
+        # The published VAE's activations overflow in float16 (SPEC section 6.2).
+        own = torch.float32 if own == torch.float16 else own
+        place.fill(fit_weights(vae_folder, vae_weights, VAE_LAYOUTS, only_vae(wanted)), vae_weights, own, None)
+    return Checkpoint(folder, main.layout.name, model, processor, companions)
+
+
+def find_config(folder: Path, companions: Companions) -> tuple[Path | None, JanusConfig]:
+    """The model's configuration, and for a JanusFlow the folder of its VAE, None if there is none. Errors name the file."""
+    try:
+        config = companions.model_config()
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'config.json'}: {error}") from error
+    if not isinstance(config.generation, FlowGenerationConfig):
+        return None, config
+    vae_folder = find_vae(folder)
+    return vae_folder, config if vae_folder is None else with_vae(config, read_vae_config(vae_folder))
+
+
+def read_vae_config(folder: Path) -> VAEConfig:
+    """The configuration of a VAE folder."""
+    try:
+        return parse_vae(read_json(folder / "config.json"))
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'config.json'}: {error}; give the VAE of {SDXL_VAE}") from error
+
+
+def build_empty(config: JanusConfig) -> JanusModel:
+    """The model with shapes and without memory; ConfigError if its sizes cannot be built."""
+    try:
+        with torch.device("meta"):
+            return JanusModel(config)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"no model can be built of this configuration: {error}") from error
+
+
+def fit_weights(folder: Path, weights: Weights, layouts: tuple[Layout, ...], wanted: dict[str, Slot]) -> Fit:
+    """The layout that the files fit without a remainder; otherwise CheckpointError with one report of what does not."""
+    best = nearest(layouts, wanted, weights.shapes)
+    if best.problems:
+        raise CheckpointError(misfit(folder, weights, best))
+    return best
+
+
+def misfit(folder: Path, weights: Weights, best: Fit) -> str:
+    """One line: what is missing, extra and misshapen, the nearest layout, what the names look like, what to do."""
+    names = looks_like(weights.headers)
+    hint = f" The names look like {names}." if names else ""
+    return (
+        f"the weights in {folder} do not fit its config.json: {best.describe()}. Nearest is the {best.layout.name} layout.{hint} "
+        "Fetch config.json and weights from one place"
+    )
+
+
+def open_extra(folder: Path) -> SafetensorsFile | None:
+    """What was kept beside the transformers layout, None if nothing was."""
+    path = folder / EXTRA_FILE
+    return SafetensorsFile(path) if path.exists() else None
+
+
+def read_extra(name: str, slot: Slot, extra: SafetensorsFile | None, dtype: torch.dtype) -> Tensor:
+    """A tensor the layout has no place for: what was kept beside it, else zeros in `dtype`. No Janus reads these."""
+    published = published_name(name)
+    if extra is not None and published in extra.headers and extra.headers[published].shape == slot.shape:
+        return extra.read(published)
+    return torch.zeros(slot.shape, dtype=dtype)
+
+
+class _Placing:
+    """Puts tensors into a model of the meta device, converting one at a time."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.model = model
+        self.device = device
+        self.slots = slots(model)
+
+    def fill(self, fit: Fit, weights: Weights, dtype: torch.dtype, extra: SafetensorsFile | None) -> None:
+        """Every tensor of the fit's table, read from `weights`."""
+        for name, stored in fit.table.items():
+            tensor = stored.gather(weights.read) if stored else read_extra(name, self.slots[name], extra, dtype)
+            self._assign(name, tensor.to(self.device, dtype))
+
+    def _assign(self, name: str, tensor: Tensor) -> None:
+        path, _, leaf = name.rpartition(".")
+        module = self.model.get_submodule(path)
+        if leaf in module._buffers:
+            module._buffers[leaf] = tensor
+        else:
+            former = module._parameters[leaf]
+            assert former is not None
+            module._parameters[leaf] = nn.Parameter(tensor, requires_grad=former.requires_grad)

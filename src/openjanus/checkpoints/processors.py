@@ -19,7 +19,7 @@ from openjanus.errors import CheckpointError, ConfigError
 from openjanus.processing.chat import SYSTEM_PROMPT, ChatFormat
 from openjanus.processing.images import ImageProcessor, ImageProcessorConfig
 from openjanus.processing.prompts import Processor
-from openjanus.processing.tokenizer import FLOW_TAGS, Tokenizer
+from openjanus.processing.tokenizer import FLOW_TAGS, PAD, Tokenizer
 
 PRO_ROLES = ("<|User|>", "<|Assistant|>")
 PLAIN_ROLES = ("User", "Assistant")
@@ -32,7 +32,7 @@ def load_processor(folder: Path, companions: Companions, config: JanusConfig, na
 
     CheckpointError without a tokenizer or a special token; ConfigError for impossible values.
     """
-    values = companions.json.get(PROCESSOR, {})
+    values = {**companions.published.get(PROCESSOR, {}), **companions.json.get(PROCESSOR, {})}
     section = Section(values, PROCESSOR)
     flow = isinstance(config.generation, FlowGenerationConfig)
     tags = {key: section.text(key) for key in ("image_tag", "image_start_tag", "image_end_tag", "pad_tag") if values.get(key)}
@@ -43,7 +43,7 @@ def load_processor(folder: Path, companions: Companions, config: JanusConfig, na
         images=ImageProcessor(_images(folder, companions, config)),
         chat=ChatFormat(
             name=section.text("sft_format", "deepseek"),
-            roles=_roles(companions, tokenizer, flow, name or folder.name),
+            roles=_roles(values.get("roles"), companions, tokenizer, flow, name or folder.name),
             system_prompt="" if silent else section.text("system_prompt", SYSTEM_PROMPT),
         ),
         slots_per_image=config.understanding.slots,
@@ -69,9 +69,8 @@ def _images(folder: Path, companions: Companions, config: JanusConfig) -> ImageP
     return images
 
 
-def _roles(companions: Companions, tokenizer: Tokenizer, flow: bool, name: str) -> tuple[str, str]:
+def _roles(stated: Any, companions: Companions, tokenizer: Tokenizer, flow: bool, name: str) -> tuple[str, str]:
     """The chat roles: what the checkpoint says, else what is known of the published one it seems to be."""
-    stated = companions.json.get(PROCESSOR, {}).get("roles")
     if stated is not None:
         if not isinstance(stated, list) or len(stated) != 2 or not all(isinstance(role, str) for role in stated):
             raise ConfigError(f"{PROCESSOR}: roles is {stated!r}; it must be two strings, for user and assistant")
@@ -103,6 +102,7 @@ def published_files(processor: Processor, companions: Companions | None) -> dict
         "system_prompt": Field(chat.system_prompt, SYSTEM_PROMPT),
         "image_start_tag": Field(processor.tokenizer.image_start_tag, "<begin_of_image>"),
         "image_end_tag": Field(processor.tokenizer.image_end_tag, "<end_of_image>"),
+        "pad_tag": Field(processor.tokenizer.pad_tag, PAD),
     }
     known = base.published_json(PROCESSOR)
     # Options of training that we do not use stay as they were found.
@@ -127,7 +127,7 @@ def _roles_of(processor: Processor) -> tuple[str, str]:
 
 def _tokenizer_files(tokenizer: Tokenizer, base: Companions) -> dict[str, bytes]:
     """The checkpoint's own tokenizer files where it has them: ours would hold the tags that were appended for JanusFlow."""
-    settings = base.published_json(TOKENIZER_SETTINGS)
+    settings = base.published_json(TOKENIZER_SETTINGS) or base.json.get(TOKENIZER_SETTINGS)
     if "tokenizer.json" in base.files:
         return {TOKENIZER_SETTINGS: as_json(settings)} if settings is not None else {}
     return {
@@ -211,8 +211,8 @@ def transformers_files(processor: Processor, companions: Companions | None) -> d
 def chat_template(chat: ChatFormat) -> str:
     """The checkpoint's way of writing turns as a Jinja template, for transformers' `apply_chat_template`.
 
-    Contents may be strings or lists of text and image parts; an image is its placeholder on a line of its own. The system prompt is
-    the processor's business there. ConfigError for a template that is not DeepSeek's.
+    Contents may be strings or lists of text and image parts; an image is its placeholder on a line of its own. The system prompt
+    is the processor's business there. ConfigError for a template that is not DeepSeek's.
     """
     template = chat.template
     if template.style != "deepseek":

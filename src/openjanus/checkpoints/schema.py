@@ -322,7 +322,7 @@ def to_published(config: JanusConfig, base: Mapping[str, Any] | None = None, dty
 
 
 def _written_part(key: str, cls: str, values: dict[str, Field], base: Mapping[str, Any] | None) -> dict[str, Any]:
-    part = dict(base) if base else {"cls": cls, "model_type": key.removesuffix("_config")}
+    part: dict[str, Any] = dict(base) if base else {"cls": cls, "model_type": key.removesuffix("_config")}
     part["params"] = merge(base.get("params", {}) if base else None, values)
     return part
 

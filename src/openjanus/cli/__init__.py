@@ -33,8 +33,8 @@ def root(
         print(context.get_help())
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command line (default: sys.argv's) and return its exit code: 0 done, 2 a mistake that can be mended, 130 interrupted."""
+def main(arguments: list[str] | None = None) -> int:  # noqa: PLR0911
+    """Run a command line (None: sys.argv's) and return its exit code: 0 done, 2 a mistake to mend, 130 interrupted."""
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="openjanus", standalone_mode=False)
         return code if isinstance(code, int) else 0

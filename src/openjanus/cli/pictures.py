@@ -19,16 +19,16 @@ def prepare_output(output: Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ImageError(
-            f"cannot write pictures to {folder}: {error.strerror or error}; choose another place with -o"
-        ) from error
+        raise ImageError(f"cannot write pictures to {folder}: {error.strerror or error}; choose another place with -o") from error
     return folder
 
 
 def check_output(output: Path) -> None:
     """ImageError unless `output` is a folder or a .png file."""
     if output.suffix and output.suffix.lower() != ".png":
-        raise ImageError(f"-o {output} is neither a folder nor a .png file; pictures are saved as PNG, which keeps their settings")
+        raise ImageError(
+            f"-o {output} is neither a folder nor a .png file; pictures are saved as PNG, which keeps their settings"
+        )
 
 
 def save_pictures(pictures: Sequence[Picture], output: Path, model: str) -> list[Path]:

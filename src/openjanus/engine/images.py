@@ -69,7 +69,10 @@ def _attended(length: int, attends_blank: bool) -> torch.Tensor:
 def metadata(picture: Picture, model: str) -> dict[str, str]:
     """What a PNG of the picture carries along, as text: prompt, seed, and the settings as JSON."""
     options = picture.options
-    settings = {
-        name: getattr(options, name) for name in ("guidance", "temperature", "top_p", "top_k", "steps")
+    settings = {name: getattr(options, name) for name in ("guidance", "temperature", "top_p", "top_k", "steps")}
+    return {
+        "Software": "openjanus",
+        "prompt": picture.prompt,
+        "seed": str(picture.seed),
+        "settings": json.dumps({"model": model, **settings}),
     }
-    return {"Software": "openjanus", "prompt": picture.prompt, "seed": str(picture.seed), "settings": json.dumps({"model": model, **settings})}

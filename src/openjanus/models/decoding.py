@@ -25,6 +25,7 @@ class Decoding(Protocol):
 
     keeps_positions: bool
     steps: int
+    step: int  # steps done
     room: int  # positions it needs in the cache, counted from the place of the prompt's last token
 
     @property

@@ -99,7 +99,8 @@ class FlowDecoding:
         skip, time = repeat_rows(self._skip, self.rows), repeat_rows(self._time, self.rows)
         velocity = self._generation.velocity(hidden, skip, time).float()
         if velocity.shape[0] > self.latent.shape[0]:
-            velocity = guide(*velocity.chunk(2), self._guidance)
+            conditional, blank = velocity.chunk(2)
+            velocity = guide(conditional, blank, self._guidance)
         self.latent = self.latent + velocity / self.steps
         self.step += 1
 

@@ -77,10 +77,9 @@ class CodeDecoding:
         options = self._options
         logits = self._generation.logits(hidden[:, -1]).float()
         if logits.shape[0] > self.codes.shape[0]:
-            logits = guide(*logits.chunk(2), self._guidance)
-        self.codes[:, self.step] = pick(
-            logits, self._uniforms[:, self.step], options.temperature, options.top_k, options.top_p
-        )
+            conditional, blank = logits.chunk(2)
+            logits = guide(conditional, blank, self._guidance)
+        self.codes[:, self.step] = pick(logits, self._uniforms[:, self.step], options.temperature, options.top_k, options.top_p)
         self.step += 1
 
     def pixels(self, image: int) -> Tensor:

@@ -10,7 +10,7 @@ from janus.models.clip_encoder import CLIPVisionTower
 from janus.models.projector import MlpProjector
 from janus.models.vq_model import VQ_models, model_args
 from openjanus.checkpoints.fields import Section
-from openjanus.checkpoints.schema import parse_vq
+from openjanus.checkpoints.schema import _parse_vq as parse_vq
 from openjanus.models.adaptors import ImageHead
 
 
@@ -105,7 +105,9 @@ class MultiModalityCausalLM(MultiModalityPreTrainedModel):
         self.vision_model = model_name_to_cls(vision.cls)(**vision.params)
         self.aligner = model_name_to_cls(aligner.cls)(aligner.params)
         codes = config.gen_vision_config
-        self.gen_vision_model = model_name_to_cls(codes.cls)(**model_args(parse_vq(Section(codes.params, "gen_vision_config.params"))))
+        self.gen_vision_model = model_name_to_cls(codes.cls)(
+            **model_args(parse_vq(Section(codes.params, "gen_vision_config.params")))
+        )
         self.gen_aligner = model_name_to_cls(config.gen_aligner_config.cls)(config.gen_aligner_config.params)
         self.gen_head = model_name_to_cls(config.gen_head_config.cls)(config.gen_head_config.params)
         self.gen_embed = nn.Embedding(codes.params.image_token_size, codes.params.n_embed)

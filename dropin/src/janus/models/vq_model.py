@@ -103,9 +103,7 @@ def compute_entropy_loss(affinity: Tensor, loss_type: str = "softmax", temperatu
 class VectorQuantizer(quantizer.VectorQuantizer):
     """The codebook, answering in the published tuples."""
 
-    def __init__(
-        self, n_e: int, e_dim: int, beta: float, entropy_loss_ratio: float, l2_norm: bool, show_usage: bool
-    ) -> None:
+    def __init__(self, n_e: int, e_dim: int, beta: float, entropy_loss_ratio: float, l2_norm: bool, show_usage: bool) -> None:
         super().__init__(
             VQConfig(
                 codebook_size=n_e,

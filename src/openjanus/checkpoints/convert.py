@@ -1,0 +1,78 @@
+"""Converting a checkpoint from any layout into the published one or transformers', tensor by tensor, every bit as it was."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from openjanus.checkpoints.companions import read_companions
+from openjanus.checkpoints.files import SafetensorsFile, Weights, open_weights
+from openjanus.checkpoints.layouts import VAE_LAYOUTS, Fit, Slot, layouts_of, only_vae, slots, without_vae
+from openjanus.checkpoints.load import build_empty, find_config, fit_weights, open_extra, read_extra
+from openjanus.checkpoints.locate import find_checkpoint
+from openjanus.checkpoints.processors import load_processor
+from openjanus.checkpoints.save import Source, choose_layout, write_checkpoint
+from openjanus.checkpoints.writing import MAX_SHARD_SIZE
+
+
+def convert_checkpoint(
+    source: str | Path, destination: str | Path, layout: str = "deepseek", max_shard_size: int = MAX_SHARD_SIZE
+) -> None:
+    """Write the checkpoint `source` (a name, folder or hub id, in any layout) into the folder `destination`.
+
+    What the transformers layout has no place for (the unused attention pool, a usage buffer) is kept beside it in
+    openjanus_extra.safetensors, so that converting there and back gives the same bits. Dtypes do not change, and no more than one
+    tensor is in memory at a time. A JanusFlow keeps the VAE in its folder, if it has one. Errors as for loading and saving.
+    """
+    folder = find_checkpoint(source)
+    companions = read_companions(folder)
+    vae_folder, config = find_config(folder, companions)
+    choose_layout(layout, config)
+    processor = load_processor(folder, companions, config, str(source))
+    weights = open_weights(folder)
+    wanted = slots(build_empty(config))
+    main = fit_weights(folder, weights, layouts_of(config.generation), without_vae(wanted))
+    origins = [_Origin(main, weights, wanted, open_extra(folder))]
+    if vae_folder == folder / "vae":
+        vae_weights = open_weights(vae_folder)
+        vae = fit_weights(vae_folder, vae_weights, VAE_LAYOUTS, only_vae(wanted))
+        origins.append(_Origin(vae, vae_weights, wanted, None))
+    homes = {name: origin for origin in origins for name in origin.fit.table}
+    held = {name: slot for name, slot in wanted.items() if name in homes}
+    write_checkpoint(
+        Path(destination),
+        config,
+        Source(
+            held,
+            {name: homes[name].dtype(name) for name in held},
+            lambda name: homes[name].read(name),
+        ),
+        processor,
+        companions,
+        layout=layout,
+        dtype=weights.dtype,
+        max_shard_size=max_shard_size,
+        untrained=companions.untrained,
+    )
+
+
+class _Origin:
+    """The tensors of one set of files, by our names."""
+
+    def __init__(self, fit: Fit, weights: Weights, wanted: dict[str, Slot], extra: SafetensorsFile | None) -> None:
+        self.fit = fit
+        self._weights = weights
+        self._wanted = wanted
+        self._extra = extra
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype a tensor is stored in."""
+        stored = self.fit.table[name]
+        return self._weights.headers[stored.names[0]].dtype if stored else self.read(name).dtype
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, as it is stored."""
+        stored = self.fit.table[name]
+        if stored is not None:
+            return stored.gather(self._weights.read)
+        return read_extra(name, self._wanted[name], self._extra, self._weights.dtype)
