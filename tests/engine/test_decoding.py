@@ -11,7 +11,7 @@ import tiny
 from openjanus.engine.images import paint
 from openjanus.engine.randomness import source, uniforms
 from openjanus.engine.text import answer
-from openjanus.errors import PromptError
+from openjanus.errors import CheckpointError, PromptError
 from openjanus.janus import Janus
 from openjanus.models.sampling import guide, pick
 from openjanus.processing.images import to_images
@@ -222,3 +222,13 @@ def test_progress_counts_every_step_to_the_end(janus: Janus):
     seen: list[tuple[int, int]] = []
     janus.generate("a cube", steps=3, seed=0, progress=lambda done, steps: seen.append((done, steps)))
     assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
+
+
+def test_a_flow_model_without_a_vae_reads_images_and_says_before_painting_what_it_lacks(monkeypatch: pytest.MonkeyPatch):
+    janus = tiny.tiny_janus("janusflow")
+    monkeypatch.setattr(janus.model.generation, "vae", None)
+    assert isinstance(janus.understand("What is it?", [picture()], max_tokens=2), str)
+    steps: list[int] = []
+    with pytest.raises(CheckpointError, match="vae/"):
+        janus.generate("a cube", steps=2, progress=lambda done, _: steps.append(done))
+    assert not steps

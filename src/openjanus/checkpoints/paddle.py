@@ -54,10 +54,6 @@ def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> _Array:
     return _Array()
 
 
-def _scalar(dtype: _DType, data: bytes) -> Any:
-    return np.frombuffer(data, dtype.value)[0]
-
-
 def _encode(text: str, encoding: str) -> bytes:
     """How protocol 2 writes bytes."""
     if encoding not in ("latin1", "latin-1"):
@@ -65,16 +61,21 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """How protocol 2 writes b""; bytes(n) would take any amount of memory."""
+    return b""
+
+
 _NUMPY_CORES = ("numpy.core", "numpy._core")
 _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "tuple"): tuple,
     ("__builtin__", "tuple"): tuple,
+    ("__builtin__", "bytes"): _no_bytes,
     ("_codecs", "encode"): _encode,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _DType,
     **{(f"{core}.multiarray", "_reconstruct"): _reconstruct for core in _NUMPY_CORES},
-    **{(f"{core}.multiarray", "scalar"): _scalar for core in _NUMPY_CORES},
     **{(f"{core}.numeric", "_frombuffer"): _frombuffer for core in _NUMPY_CORES},
 }
 

@@ -53,17 +53,25 @@ class FlowGeneration(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Pixels [B, 3, H, W], about -1 to 1, of latents [B, C, h, w]; CheckpointError without a VAE."""
+        vae = self._present_vae()
+        parameter = next(vae.parameters())
+        return vae.decode((latent / self.config.vae.scaling_factor).to(parameter))
+
+    def start(self, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]) -> ImageDecoding:
+        """B images to paint, one source of randomness each; of begin [R, 1, D] only the number of rows counts.
+
+        CheckpointError without a VAE: better said before the work than after it.
+        """
+        self._present_vae()
+        return FlowDecoding(self, begin, options, randomness)
+
+    def _present_vae(self) -> AutoencoderKL:
         if self.vae is None:
             raise CheckpointError(
                 "this JanusFlow checkpoint has no VAE, so it can read images but not paint them; put stabilityai/sdxl-vae "
                 "(config.json and its weights) into its subfolder vae/"
             )
-        parameter = next(self.vae.parameters())
-        return self.vae.decode((latent / self.config.vae.scaling_factor).to(parameter))
-
-    def start(self, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]) -> ImageDecoding:
-        """B images to paint, one source of randomness each; of begin [R, 1, D] only the number of rows counts."""
-        return FlowDecoding(self, begin, options, randomness)
+        return self.vae
 
 
 class FlowDecoding:
