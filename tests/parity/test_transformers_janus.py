@@ -60,7 +60,7 @@ pytestmark = [
 TOLERANCE = 2e-5
 
 # Sizes a careless mapping would trip over: shared key heads, widths that divide differently, adaptors of every depth, a tower
-# that is cut (select_layer) or rounds its MLP, levels that widen and narrow. None is square in its linear layers by chance.
+# that is cut (select_layer) or rounds its MLP, levels that widen and narrow.
 CONFIGS = {
     "grouped": JanusConfig(
         LanguageConfig(352, 32, 64, 2, 4, 2, max_position_embeddings=320, rope_theta=5000.0),
@@ -212,7 +212,7 @@ def questions(pair: Pair) -> list[Prompt]:
     return [pair.processor.understanding_prompt([message]) for message in messages]
 
 
-def their_inputs(pair: Pair, prompts: list[Prompt]) -> dict[str, Tensor]:
+def their_inputs(prompts: list[Prompt]) -> dict[str, Tensor]:
     """A batch as their model takes it."""
     rows = collate(prompts, PAD)
     inputs = {"input_ids": rows.ids, "attention_mask": rows.attended.long()}
@@ -231,22 +231,20 @@ def our_tokens(pair: Pair, prompts: list[Prompt], count: int, eos: int = EOS) ->
     """Greedy tokens of every prompt, through the engine's loop."""
     rows = collate(prompts, PAD)
     draws = torch.zeros(len(prompts), count)
+    start = functools.partial(TextDecoding, pair.ours.language, rows.ids[:, -1], TextOptions(count), draws, eos)
     made: list[list[int]] = [[] for _ in prompts]
-    for step in decode(
-        pair.ours, rows, lambda _: TextDecoding(pair.ours.language, rows.ids[:, -1], TextOptions(count), draws, eos)
-    ):
-        for tokens, token in zip(made, step.newest, strict=True):
+    for decoding in decode(pair.ours, rows, lambda _: start()):
+        for tokens, token in zip(made, decoding.newest, strict=True):
             tokens.extend([] if token is None else [token])
     return made
 
 
 def their_tokens(pair: Pair, prompts: list[Prompt], count: int, eos: int = EOS) -> list[list[int]]:
     """The same through theirs, up to the end of each."""
-    inputs = their_inputs(pair, prompts)
-    out = pair.theirs.generate(**inputs, max_new_tokens=count, do_sample=False, eos_token_id=eos)[
-        :, inputs["input_ids"].shape[1] :
-    ]
-    return [[*row, eos][: [*row, eos].index(eos)] for row in out.tolist()]
+    inputs = their_inputs(prompts)
+    out = pair.theirs.generate(**inputs, max_new_tokens=count, do_sample=False, eos_token_id=eos)
+    new = out[:, inputs["input_ids"].shape[1] :].tolist()
+    return [row[: row.index(eos)] if eos in row else row for row in new]
 
 
 def our_codes(pair: Pair, texts: list[str], guidance: float) -> list[list[int]]:
@@ -271,7 +269,7 @@ def mended(theirs: Any) -> Iterator[None]:
 def their_codes(pair: Pair, prompts: list[Prompt], **settings: Any) -> Tensor:
     """Likeliest codes [B, N] of an image of each prompt, through theirs."""
     with mended(pair.theirs):
-        return pair.theirs.generate(**their_inputs(pair, prompts), generation_mode="image", do_sample=False, **settings)
+        return pair.theirs.generate(**their_inputs(prompts), generation_mode="image", do_sample=False, **settings)
 
 
 def their_image_processor(size: int, **settings: Any) -> Any:
@@ -331,7 +329,7 @@ def test_text_logits_of_a_left_padded_batch_with_images_are_equal(pair: Pair) ->
     prompts = questions(pair)
     assert len({len(prompt) for prompt in prompts}) == len(prompts)
     logits, attended = our_logits(pair, prompts)
-    close(logits[attended], pair.theirs(**their_inputs(pair, prompts)).logits[attended])
+    close(logits[attended], pair.theirs(**their_inputs(prompts)).logits[attended])
 
 
 def test_gradients_of_a_text_loss_are_equal(pair: Pair) -> None:
@@ -341,7 +339,7 @@ def test_gradients_of_a_text_loss_are_equal(pair: Pair) -> None:
     labels = rows.ids.masked_fill(~rows.attended | rows.slots | (rows.positions == 0), -100)
     logits, _ = our_logits(pair, prompts)
     ours = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-    theirs = pair.theirs(**their_inputs(pair, prompts), labels=labels).loss
+    theirs = pair.theirs(**their_inputs(prompts), labels=labels).loss
     close(ours, theirs)
     try:
         ours.backward()
@@ -428,34 +426,32 @@ def test_painted_images_are_equal_to_the_byte_but_where_a_level_is_whole(pair: P
     assert np.std(ours) > 10
 
 
-@contextmanager
-def half_precision(dtype: torch.dtype, keep_rotary: bool) -> Iterator[tuple[Pair, Pair]]:
+def half_precision(dtype: torch.dtype, keep_rotary: bool) -> tuple[Pair, Pair]:
     """The same model in float32 and in `dtype`; theirs there with or without its rotary frequencies cast as well."""
-    exact, half = shared_pair("deep", 2), make_pair("deep", 2)
+    half = make_pair("deep", 2)
     rotary = half.theirs.model.language_model.rotary_emb
     frequencies = rotary.inv_freq
     half.ours.to(dtype)
     half.theirs.to(dtype)
     if keep_rotary:
         rotary.inv_freq = frequencies
-    yield exact, half
+    return shared_pair("deep", 2), half
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_rounds_in_the_same_places(dtype: torch.dtype) -> None:
     # On one machine these are equal to the last bit; any other order of casts would stray as far as float32 is away.
-    with half_precision(dtype, keep_rotary=True) as (exact, half):
-        pixels = noise(3, 3, half.image_size, half.image_size)
-        prompts = questions(half)[:1]
-        runs = [
-            (
-                exact.ours.understanding.read(pixels),
-                half.ours.understanding.read(pixels.to(dtype)),
-                half.theirs.model.get_image_features(pixels).pooler_output,
-            ),
-            (our_logits(exact, prompts)[0], our_logits(half, prompts)[0], half.theirs(**their_inputs(half, prompts)).logits),
-        ]
+    exact, half = half_precision(dtype, keep_rotary=True)
+    pixels, prompts = noise(3, 3, half.image_size, half.image_size), questions(half)[:1]
+    runs = [
+        (
+            exact.ours.understanding.read(pixels),
+            half.ours.understanding.read(pixels.to(dtype)),
+            half.theirs.model.get_image_features(pixels).pooler_output,
+        ),
+        (our_logits(exact, prompts)[0], our_logits(half, prompts)[0], half.theirs(**their_inputs(prompts)).logits),
+    ]
     for reference, ours, theirs in runs:
         assert ours.dtype == theirs.dtype == dtype
         assert (ours - theirs).abs().float().mean() < (theirs - reference).abs().mean() / 4
@@ -492,16 +488,16 @@ def test_image_tokenizers_of_other_shapes_are_equal(changes: dict[str, Any], siz
 
 @torch.no_grad()
 def test_their_rotary_frequencies_are_rounded_by_a_cast_of_the_model_and_ours_are_not() -> None:
-    with half_precision(torch.bfloat16, keep_rotary=False) as (exact, half):
-        assert half.theirs.model.language_model.rotary_emb.inv_freq.dtype == torch.bfloat16
-        prompts = questions(half)[:1]
-        reference, ours = our_logits(exact, prompts)[0], our_logits(half, prompts)[0]
-        theirs = half.theirs(**their_inputs(half, prompts)).logits
+    exact, half = half_precision(torch.bfloat16, keep_rotary=False)
+    assert half.theirs.model.language_model.rotary_emb.inv_freq.dtype == torch.bfloat16
+    prompts = questions(half)[:1]
+    reference, ours = our_logits(exact, prompts)[0], our_logits(half, prompts)[0]
+    theirs = half.theirs(**their_inputs(prompts)).logits
     assert (ours - theirs).abs().float().mean() > (theirs - reference).abs().mean() / 4
 
 
 def test_their_image_generation_crashes_for_a_forgotten_argument(one: Pair) -> None:
-    inputs = their_inputs(one, [one.processor.generation_prompt("a red cube")])
+    inputs = their_inputs([one.processor.generation_prompt("a red cube")])
     with pytest.raises(TypeError, match="prefill_chunk_size"):
         one.theirs.generate(**inputs, generation_mode="image", guidance_scale=5.0)
 
@@ -697,7 +693,7 @@ def test_text_alone_runs_in_both_without_the_vision_tower(one: Pair, monkeypatch
         monkeypatch.setattr(tower, "forward", lambda *_, **__: pytest.fail("the vision tower ran"))
     prompts = [one.processor.understanding_prompt([Message("user", text)]) for text in ("Hello", "Is anybody there?")]
     logits, attended = our_logits(one, prompts)
-    close(logits[attended], one.theirs(**their_inputs(one, prompts)).logits[attended])
+    close(logits[attended], one.theirs(**their_inputs(prompts)).logits[attended])
     assert our_tokens(one, prompts, 4) == their_tokens(one, prompts, 4)
 
 
