@@ -223,6 +223,11 @@ class TokenGenerationConfig:
     attends_blank: bool = True
 
     @property
+    def positions(self) -> int:
+        """Language-model positions of an image: its codes."""
+        return self.grid[0] * self.grid[1]
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images, in pixels."""
         return self.grid[0] * self.tokenizer.stride, self.grid[1] * self.tokenizer.stride

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 Role = Literal["system", "user", "assistant"]
+# The label of a position that is not learned from.
+IGNORE = -100
 # Whatever a person may hand over as an image: path, bytes, data: URL, PIL image, numpy array.
 ImageSource = Any
 
@@ -56,6 +58,34 @@ class Rows:
     def to(self, device: "torch.device") -> "Rows":
         """The same rows on a device."""
         return Rows(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Documents packed into rows, ready to learn from. Positions behind the last document of a row belong to document -1.
+
+    ids, positions, documents: int64 [R, T]; a position sees only its own document, and in it only what is attended: bool [R, T].
+    labels: int64 [R, T], the token to predict at a position, or IGNORE.
+    slots: bool [R, T] and pixels: float32 [N, 3, S, S], the images that are read.
+    inputs, outputs: bool [R, T], where the pictures' own embeddings go in and where their hidden states come out;
+    pictures: float32 [M, 3, H, W] in [-1, 1], the pictures to paint, in row order; seeds: int64 [M], their chance.
+    """
+
+    ids: "torch.Tensor"
+    positions: "torch.Tensor"
+    documents: "torch.Tensor"
+    attended: "torch.Tensor"
+    labels: "torch.Tensor"
+    slots: "torch.Tensor"
+    pixels: "torch.Tensor"
+    inputs: "torch.Tensor"
+    outputs: "torch.Tensor"
+    pictures: "torch.Tensor"
+    seeds: "torch.Tensor"
+
+    def to(self, device: "torch.device") -> "TrainingBatch":
+        """The same batch on a device."""
+        return TrainingBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
 
 
 def _check(condition: bool, message: str) -> None:

@@ -34,6 +34,15 @@ def causal_mask(attended: Tensor, new: int) -> Tensor:
     return ((key <= query) & attended[:, None, None, :]) | (key == query)
 
 
+def document_mask(documents: Tensor, attended: Tensor) -> Tensor:
+    """What each position of packed rows may look at: bool [R, 1, T, T] for document numbers [R, T] and attended, bool [R, T].
+
+    As `causal_mask`, and never into another document.
+    """
+    same = documents[:, None, :, None] == documents[:, None, None, :]
+    return same & causal_mask(attended, attended.shape[1])
+
+
 def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines [R, 1, T, Dh] of rotary positions [R, T]; the angle of pair i is position * theta^(-2i/Dh)."""
     # float32 whatever the working dtype: in bf16 positions beyond 256 would collapse onto each other.

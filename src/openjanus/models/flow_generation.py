@@ -5,6 +5,7 @@ Dims: B images, R rows (2B when guided), N latent tokens (576), D model width; l
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from openjanus.types import ImageOptions
 
 # The time embedding was trained on 0..1000 (SPEC section 6.2); everything else here counts time from 0 to 1.
 TIME_SCALE = 1000.0
+FLOW = 2  # the purpose, among a sample's random choices, of its flow (data/documents.py has the others)
 
 
 class FlowGeneration(nn.Module):
@@ -57,6 +59,27 @@ class FlowGeneration(nn.Module):
         parameter = next(vae.parameters())
         return vae.decode((latent / self.config.vae.scaling_factor).to(parameter))
 
+    def teach(self, pictures: Tensor, seeds: Tensor) -> "FlowLesson":
+        """What a teacher shows for pictures [M, 3, H, W]: noisy latents at random times and the velocities to predict.
+
+        Each picture's time, noise and posterior sample are drawn from its own seed (seeds: int64 [M]), in float32. Time is
+        logit-normal (JanusFlow, section 3.3, after SD3; its mean and deviation are not given there: 0 and 1 here). No gradient
+        reaches the VAE.
+        """
+        vae = self._present_vae()
+        sources = [np.random.default_rng((seed, FLOW)) for seed in seeds.tolist()]
+        with torch.no_grad():
+            posterior = vae.encode(pictures.to(next(vae.parameters())))
+            mean, deviation = posterior.mean.float(), (0.5 * posterior.logvar.float()).exp()
+        draws = np.stack([source.standard_normal((2, *mean.shape[1:]), dtype=np.float32) for source in sources])
+        times = np.stack([1 / (1 + np.exp(-source.standard_normal())) for source in sources])
+        wobble, noise = torch.from_numpy(draws).to(mean.device).unbind(1)
+        time = torch.from_numpy(times).float().to(mean.device)
+        latent = (mean + deviation * wobble) * self.config.vae.scaling_factor
+        between = time[:, None, None, None]
+        inputs, skip, embedded_time = self.encode((between * latent + (1 - between) * noise).to(pictures), time)
+        return FlowLesson(self, latent - noise, skip, embedded_time, inputs)
+
     def start(self, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]) -> ImageDecoding:
         """B images to paint, one source of randomness each; of begin [R, 1, D] only the number of rows counts.
 
@@ -72,6 +95,23 @@ class FlowGeneration(nn.Module):
                 "(config.json and its weights) into its subfolder vae/"
             )
         return self.vae
+
+
+@dataclass(frozen=True)
+class FlowLesson:
+    """M pictures to learn: velocities [M, C, H, W], what the decoder needs, and embeddings [M, 1 + N, D]."""
+
+    generation: FlowGeneration
+    velocity: Tensor
+    skip: Tensor
+    time: Tensor
+    inputs: Tensor
+
+    def losses(self, hidden: Tensor) -> dict[str, tuple[Tensor, int]]:
+        """Squared error of the velocity: its sum over, and the number of, latent elements (JanusFlow, equation 7), from hidden
+        states [M, 1 + N, D] of the positions of `inputs`."""
+        predicted = self.generation.velocity(hidden, self.skip, self.time).float()
+        return {"image": ((predicted - self.velocity).square().sum(), self.velocity.numel())}
 
 
 class FlowDecoding:

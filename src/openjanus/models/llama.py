@@ -97,13 +97,25 @@ class Llama(nn.Module):
         cache: holds the S - T positions before these; the new ones are appended to it and kept.
         """
         assert mask is not None or cache is None or cache.length == 0 or embeddings.shape[1] == 1
-        rope = rotary(positions, self.config.head_size, self.config.rope_theta, embeddings.dtype)
-        x = embeddings
-        for block in self.model.layers:
-            x = block(x, rope, mask, cache)
+        x = self.run_blocks(embeddings, positions, mask, cache)
         if cache is not None:
             cache.advance(embeddings.shape[1])
         return self.model.norm(x)
+
+    def run_blocks(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: KeyValueCache | None = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Tensor:
+        """x [R, T, D] after blocks start to stop (None: the last), before the final norm; the cache is written, not advanced."""
+        rope = rotary(positions, self.config.head_size, self.config.rope_theta, x.dtype)
+        for block in self.model.layers[start:stop]:
+            x = block(x, rope, mask, cache)
+        return x
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings [..., D] of token ids [...]."""

@@ -5,9 +5,11 @@ Dims: B images, R rows (2B when guided), N codes of an image in row order (576),
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openjanus.config import TokenGenerationConfig
@@ -42,9 +44,34 @@ class TokenGeneration(nn.Module):
         """Pixels [B, 3, H, W], about -1 to 1, of codes [B, N] on the model's own grid."""
         return self.tokenizer.decode_codes(codes.unflatten(1, self.config.grid))
 
+    def teach(self, pictures: Tensor, seeds: Tensor) -> "CodeLesson":
+        """What a teacher shows for pictures [M, 3, H, W]: their codes, each as the input behind which the next is predicted.
+
+        No gradient reaches the tokenizer, which is frozen in every stage (Janus, section 3.3). seeds play no part.
+        """
+        with torch.no_grad():
+            codes = self.tokenizer.encode(pictures).codes.flatten(1)
+        return CodeLesson(self, codes, inputs=self.embed_codes(codes))
+
     def start(self, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]) -> ImageDecoding:
         """B images to paint, one source of randomness each; begin: [R, 1, D], the prompts' last embeddings."""
         return CodeDecoding(self, begin, options, randomness)
+
+
+@dataclass(frozen=True)
+class CodeLesson:
+    """M pictures to learn: codes [M, N] and their embeddings [M, N, D]."""
+
+    generation: TokenGeneration
+    codes: Tensor
+    inputs: Tensor
+
+    def losses(self, hidden: Tensor) -> dict[str, tuple[Tensor, int]]:
+        """Cross-entropy of every code: its sum and number, from hidden states [M, N, D] of <begin_of_image> and all codes but
+        the last (Janus, section 3.3)."""
+        logits = self.generation.logits(hidden).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), self.codes.flatten(), reduction="sum")
+        return {"image": (loss, self.codes.numel())}
 
 
 class CodeDecoding:

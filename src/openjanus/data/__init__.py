@@ -1,0 +1,1 @@
+"""What models learn from: samples, their mixture, and batches of them."""

@@ -1,0 +1,167 @@
+"""Documents: samples as tokens with their supervision, exactly as inference will see them.
+
+Prompts are built by the checkpoint's own `Processor`: what is learned is what will be asked. Dims: T tokens of a document.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from openjanus.config import GenerationConfig, TokenGenerationConfig
+from openjanus.data.samples import Sample, generator
+from openjanus.errors import PromptError
+from openjanus.processing.images import open_image
+from openjanus.processing.prompts import Processor
+from openjanus.types import IGNORE, Prompt
+
+# Purposes of a sample's chance; a new one gets a new number, so that the others stay as they are.
+DROP, CROP = 0, 1
+
+
+@dataclass(frozen=True)
+class Document:
+    """One sample as tokens: the fields of `TrainingBatch` for one row's stretch, int64 or bool [T]."""
+
+    kind: str
+    ids: Tensor
+    attended: Tensor
+    labels: Tensor
+    slots: Tensor
+    pixels: Tensor
+    inputs: Tensor
+    outputs: Tensor
+    pictures: Tensor
+    seeds: Tensor
+
+    def __len__(self) -> int:
+        return int(self.ids.shape[0])
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Samples -> documents, for one model.
+
+    guidance_dropout: share of pictures learned without their text (Janus footnote 2, JanusFlow section 3.4: 0.1).
+    supervise_prompts: text and questions are learned too, not answers alone (stages 1 and 2; Janus section 3.3).
+    close_image: <end_of_image> and eos after the codes of a picture, unsupervised (training_spec 1.6, where papers are silent).
+    random_crop: a picture that is not square is cropped at random, not at its centre (training_spec 1.8).
+    """
+
+    processor: Processor
+    generation: GenerationConfig
+    guidance_dropout: float = 0.1
+    supervise_prompts: bool = False
+    close_image: bool = True
+    random_crop: bool = True
+
+    def document(self, sample: Sample) -> Document:
+        """The document of a sample; PromptError if it holds nothing to learn."""
+        return self._painted(sample) if sample.kind == "generation" else self._answered(sample)
+
+    def _answered(self, sample: Sample) -> Document:
+        """A conversation whose answers are learned: each token of an answer, and the end of sentence behind it."""
+        if not sample.messages or sample.messages[-1].role != "assistant":
+            raise PromptError("a conversation to learn from must end with the assistant's answer")
+        ids: list[int] = []
+        slots: list[bool] = []
+        supervised: list[bool] = []
+        answers = 0
+        for place, message in enumerate(sample.messages):
+            if message.role != "assistant":
+                continue
+            # The prompt up to here as inference will build it, then the answer as the model will have to say it.
+            prompt = self.processor.understanding_prompt(sample.messages[:place])
+            new = _behind(prompt, self.processor.tokenizer.eos, answers)
+            answer = [*self.processor.tokenizer.encode(f" {message.text.strip()}")[1:], self.processor.tokenizer.eos]
+            ids += prompt.ids[new:].tolist() + answer
+            slots += prompt.slots[new:].tolist() + [False] * len(answer)
+            supervised += [self.supervise_prompts] * (len(prompt) - new) + [True] * len(answer)
+            answers += 1
+        tokens, read = torch.tensor(ids), torch.tensor(slots)
+        learned = torch.tensor(supervised) & ~read
+        none = torch.zeros_like(read)
+        return Document(
+            sample.kind,
+            tokens,
+            attended=~none,
+            labels=_labels(tokens, learned),
+            slots=read,
+            pixels=prompt.pixels,
+            inputs=none,
+            outputs=none,
+            pictures=torch.zeros(0, 3, *self.generation.image_size),
+            seeds=torch.zeros(0, dtype=torch.int64),
+        )
+
+    def _painted(self, sample: Sample) -> Document:
+        """A text and its picture. Codes: <begin_of_image> predicts the first one. Flow: the time stands in its place."""
+        if sample.picture is None or len(sample.messages) != 1:
+            raise PromptError("a sample of generation needs one user message and its picture")
+        prompt = self.processor.generation_prompt(sample.messages[0].text)
+        attended = torch.ones(len(prompt), dtype=torch.bool)
+        if generator(sample.seed, DROP).random() < self.guidance_dropout:
+            prompt = self.processor.blank(prompt)
+            attended[1:-1] = self.generation.attends_blank
+        tokenizer = self.processor.tokenizer
+        positions, closing = self.generation.positions, [tokenizer.image_end, tokenizer.eos]
+        codes = isinstance(self.generation, TokenGenerationConfig)
+        # Where the picture's own embeddings stand: the codes behind <begin_of_image>, or the whole flow step in its place.
+        first = len(prompt) if codes else len(prompt) - 1
+        tail = closing if codes and self.close_image else []
+        length = first + positions + len(tail)
+        ids = torch.full((length,), tokenizer.pad)
+        ids[: len(prompt)] = prompt.ids
+        ids[length - len(tail) :] = torch.tensor(tail, dtype=torch.int64)
+        inputs, outputs, everything = (torch.zeros(length, dtype=torch.bool) for _ in range(3))
+        inputs[first : first + positions] = True
+        outputs[len(prompt) - 1 : len(prompt) - 1 + positions] = True
+        everything[:] = True
+        everything[: len(prompt)] = attended
+        return Document(
+            sample.kind,
+            ids,
+            attended=everything,
+            labels=torch.full((length,), IGNORE),
+            slots=torch.zeros(length, dtype=torch.bool),
+            pixels=prompt.pixels[:0],
+            inputs=inputs,
+            outputs=outputs,
+            pictures=self._pixels(sample)[None],
+            seeds=torch.tensor([sample.seed]),
+        )
+
+    def _pixels(self, sample: Sample) -> Tensor:
+        """The picture [3, H, W] in [-1, 1]: short side to size, the rest cropped away (training_spec 1.8)."""
+        height, width = self.generation.image_size
+        image = open_image(sample.picture)
+        scale = max(width / image.width, height / image.height)
+        size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        spare = np.array([size[0] - width, size[1] - height])
+        share = generator(sample.seed, CROP).random(2) if self.random_crop else np.array([0.5, 0.5])
+        left, top = (int(value) for value in np.floor(spare * share + (0 if self.random_crop else 1e-9)))
+        pixels = np.asarray(image.crop((left, top, left + width, top + height)), dtype=np.float32)
+        return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)
+
+
+def _behind(prompt: Prompt, eos: int, answers: int) -> int:
+    """Where the prompt goes on behind its first `answers` answers, each of which ends with eos."""
+    ends = (prompt.ids == eos).nonzero()[:, 0]
+    return int(ends[answers - 1]) + 1 if answers else 0
+
+
+def _labels(ids: Tensor, learned: Tensor) -> Tensor:
+    """The token to predict at each position: the next one, where that one is learned."""
+    labels = torch.full_like(ids, IGNORE)
+    labels[:-1] = torch.where(learned[1:], ids[1:], IGNORE)
+    return labels
+
+
+def write_all(writer: Writer, samples: Sequence[Sample]) -> list[Document]:
+    """The documents of some samples, in their order."""
+    return [writer.document(sample) for sample in samples]
