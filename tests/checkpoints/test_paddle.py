@@ -64,11 +64,13 @@ def test_paddles_uint16_is_bfloat16():
     assert torch.equal(to_tensor(stored), tensor)
 
 
-def test_reading_takes_no_second_copy_of_the_bytes_and_tensors_do_not_share_them(tmp_path: Path):
+@pytest.mark.filterwarnings("error")
+def test_reading_takes_no_second_copy_and_what_is_read_can_be_trained(tmp_path: Path):
     came = read_pdparams(written(tmp_path, {"a": np.zeros(4, np.float32)}))
     tensor = to_tensor(came["a"])
+    assert tensor.data_ptr() == came["a"].ctypes.data
     tensor += 1
-    assert not came["a"].flags.writeable and came["a"].sum() == 0
+    assert tensor.tolist() == [1, 1, 1, 1]
 
 
 class Evil:
@@ -126,19 +128,14 @@ def test_the_attacks_are_real(tmp_path: Path):
         {"a": "text"},
         {"a": {"b": np.ones(2)}},
         {"a": np.array(["text"])},
-        {"a": np.array([object()])},
+        {"a": np.array([None])},
         {1: np.ones(2)},
     ],
-    ids=str,
+    ids=["empty", "list", "string", "nested", "strings", "objects", "numbered"],
 )
 def test_what_is_no_table_of_numbers_is_refused(tmp_path: Path, value: Any):
-    path = tmp_path / "model_state.pdparams"
-    try:
-        path.write_bytes(pickle.dumps(value))
-    except TypeError:
-        pytest.skip("not picklable here")
     with pytest.raises(CheckpointError):
-        read_pdparams(path)
+        read_pdparams(written(tmp_path, value))
 
 
 def test_a_truncated_pickle_is_refused_in_one_line(tmp_path: Path):

@@ -83,7 +83,12 @@ def test_a_size_that_returns_to_its_default_does_not_leave_the_old_one_behind():
 def test_a_partial_language_config_is_completed_as_the_published_code_does():
     # What the 7B's config.json really says.
     values = published("janus-pro-7b")
-    values["language_config"] = {"max_position_embeddings": 16384, "model_type": "llama", "num_hidden_layers": 30, "vocab_size": 102400}
+    values["language_config"] = {
+        "max_position_embeddings": 16384,
+        "model_type": "llama",
+        "num_hidden_layers": 30,
+        "vocab_size": 102400,
+    }
     assert parse_published(values) == PRESETS["janus-pro-7b"]
     assert to_published(PRESETS["janus-pro-7b"], values) == values
     assert parse_published(changed(values, "language_config", {})).language == LanguageConfig()
@@ -103,9 +108,6 @@ def test_the_rotary_base_is_read_from_either_place(extra: JSON):
     values["language_config"] |= extra
     config = parse_published(values)
     assert config.language.rope_theta == 5000.0
-    assert to_published(config, values) == values | {"language_config": values["language_config"] | {"rope_theta": 5000.0}} or (
-        to_published(config, values) == values
-    )
     larger = replace(config, language=replace(config.language, rope_theta=7000.0))
     assert parse_published(to_published(larger, values)) == larger
 
@@ -254,6 +256,11 @@ def test_a_kept_published_config_of_another_model_does_not_count():
 def test_the_vae_config_is_read_and_written_in_the_diffusers_schema():
     for config in (VAEConfig(), VAEConfig(block_out_channels=(32, 48), layers_per_block=1, norm_num_groups=16)):
         assert parse_vae(to_vae(config)) == config
-    for key, value in (("_class_name", "VQModel"), ("shift_factor", 0.1), ("up_block_types", ["Other"]), ("use_quant_conv", False)):
+    for key, value in (
+        ("_class_name", "VQModel"),
+        ("shift_factor", 0.1),
+        ("up_block_types", ["Other"]),
+        ("use_quant_conv", False),
+    ):
         with pytest.raises(ConfigError, match=key):
             parse_vae({**to_vae(VAEConfig()), key: value})

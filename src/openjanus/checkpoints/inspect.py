@@ -14,7 +14,7 @@ from openjanus.checkpoints.load import build_empty, find_config
 from openjanus.checkpoints.locate import SDXL_VAE, find_checkpoint
 from openjanus.checkpoints.processors import load_processor
 from openjanus.config import PRESETS, FlowGenerationConfig, JanusConfig
-from openjanus.errors import CheckpointError
+from openjanus.errors import CheckpointError, ConfigError
 from openjanus.models.janus import JanusModel
 from openjanus.processing.prompts import Processor
 from openjanus.processing.tokenizer import GENERATION_START
@@ -50,14 +50,12 @@ class Inspection:
     def to_text(self) -> str:
         """Everything as lines for people."""
         sizes = f" (sizes of {' and '.join(self.same_sizes_as)})" if self.same_sizes_as else ""
-        total = sum(self.files.values())
         lines = [
             ("name", self.name + (", untrained" if self.untrained else "")),
             ("folder", self.folder),
             ("variant", self.variant + sizes),
             ("layout", f"{self.layout}, {self.format}" if self.layout else "none that fits"),
-            ("files", "; ".join(f"{name} {_megabytes(size)}" for name, size in self.files.items()) or "none"),
-            ("size", _megabytes(total)),
+            ("weights", f"{_list(self.files)}: {_megabytes(sum(self.files.values()))}" if self.files else "none"),
             ("dtype", ", ".join(f"{dtype} ({_megabytes(size)})" for dtype, size in self.dtypes.items())),
             *(
                 (("parameters" if not i else ""), f"{count:>15,}  {part}")
@@ -70,6 +68,12 @@ class Inspection:
             *((("problems" if not i else ""), problem) for i, problem in enumerate(self.problems or ["none"])),
         ]
         return "\n".join(f"{label:<15} {text}".rstrip() for label, text in lines if text)
+
+
+def _list(files: Mapping[str, int], most: int = 3) -> str:
+    """The names of a few files, or how many there are and the first."""
+    names = list(files)
+    return ", ".join(names) if len(names) <= most else f"{len(names)} files, the first {names[0]}"
 
 
 def _megabytes(size: int) -> str:
@@ -103,7 +107,7 @@ def inspect_checkpoint(name: str | Path) -> Inspection:
             _examine(report, vae_folder, VAE_LAYOUTS, only_vae(wanted))
     try:
         _tell_processor(report, load_processor(folder, companions, config, str(name)), config)
-    except CheckpointError as error:
+    except (CheckpointError, ConfigError) as error:
         report.problems.append(str(error))
     return report
 

@@ -28,7 +28,7 @@ def find_checkpoint(name: str | Path) -> Path:
     if text in BUNDLED and (ASSETS / text / "config.json").exists():
         return ASSETS / text
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         return path
     if path.is_file():
         raise CheckpointError(f"{text} is a file; give the folder it lies in, with config.json and the tokenizer beside it")

@@ -6,6 +6,7 @@ Paddle keeps bfloat16 as uint16, writes a tensor as an array or as (name, array)
 """
 
 import pickle
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -120,7 +121,11 @@ def _joined(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_tensor(array: NDArray[Any]) -> Tensor:
-    """A tensor with memory of its own; uint16 is what paddle makes of bfloat16."""
-    native = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
-    tensor = torch.from_numpy(native)
+    """The array as a tensor, in the same memory where numbers are stored as torch wants them; uint16 is Paddle's bfloat16."""
+    native = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+    with warnings.catch_warnings():
+        # The memory is that of a bytes object, so torch warns against writing there. Nobody else holds the object: it may become
+        # a weight and be trained. A copy would put the peak of loading at twice the largest tensor above the file's size.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        tensor = torch.from_numpy(native)
     return tensor.view(torch.bfloat16) if native.dtype == np.uint16 else tensor

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from openjanus.checkpoints.layouts import (
     VAE_LAYOUTS,
     Layout,
     Slot,
+    Stored,
     layouts_of,
     only_vae,
     published_name,
@@ -45,17 +47,17 @@ class Source:
 
     def groups(self, layout: Layout, names: Mapping[str, Slot]) -> tuple[list[Group], list[Group]]:
         """The stored tensors of a layout, and those it has no place for, under their published names."""
-        placed, kept = [], []
+        placed: list[Group] = []
+        kept: list[Group] = []
         for name, stored in layout.table(names).items():
-            # Bound now: the tensor is made when its turn to be written comes.
-            if stored is None:
-                header = Header(self.slots[name].shape, self.dtypes[name])
-                kept.append(Group((published_name(name),), header, lambda name=name: (self.read(name),)))  # type: ignore[misc]
-            else:
-                header = Header(stored.shape, self.dtypes[name])
-                make = lambda name=name, stored=stored: stored.scatter(self.read(name))  # noqa: E731
-                placed.append(Group(stored.names, header, make))
+            header = Header(stored.shape if stored else self.slots[name].shape, self.dtypes[name])
+            stored_names = stored.names if stored else (published_name(name),)
+            (placed if stored else kept).append(Group(stored_names, header, partial(self._make, name, stored)))
         return placed, kept
+
+    def _make(self, name: str, stored: Stored | None) -> tuple[Tensor, ...]:
+        tensor = self.read(name)
+        return stored.scatter(tensor) if stored else (tensor,)
 
 
 def save_checkpoint(
