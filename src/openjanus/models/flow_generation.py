@@ -67,14 +67,17 @@ class FlowGeneration(nn.Module):
         reaches the VAE.
         """
         vae = self._present_vae()
-        sources = [np.random.default_rng((seed, FLOW)) for seed in seeds.tolist()]
         with torch.no_grad():
             posterior = vae.encode(pictures.to(next(vae.parameters())))
             mean, deviation = posterior.mean.float(), (0.5 * posterior.logvar.float()).exp()
-        draws = np.stack([source.standard_normal((2, *mean.shape[1:]), dtype=np.float32) for source in sources])
-        times = np.stack([1 / (1 + np.exp(-source.standard_normal())) for source in sources])
+        draws = np.empty((len(seeds), 2, *mean.shape[1:]), dtype=np.float32)
+        times = np.empty(len(seeds), dtype=np.float32)
+        for i, seed in enumerate(seeds.tolist()):
+            source = np.random.default_rng((seed, FLOW))
+            draws[i] = source.standard_normal(draws.shape[1:], dtype=np.float32)
+            times[i] = 1 / (1 + np.exp(-source.standard_normal()))
         wobble, noise = torch.from_numpy(draws).to(mean.device).unbind(1)
-        time = torch.from_numpy(times).float().to(mean.device)
+        time = torch.from_numpy(times).to(mean.device)
         latent = (mean + deviation * wobble) * self.config.vae.scaling_factor
         between = time[:, None, None, None]
         inputs, skip, embedded_time = self.encode((between * latent + (1 - between) * noise).to(pictures), time)

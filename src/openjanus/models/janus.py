@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from openjanus.config import GenerationConfig, JanusConfig, LanguageConfig, TokenGenerationConfig
 from openjanus.errors import PromptError
+from openjanus.models.alignment import Alignment, clean_features
 from openjanus.models.attention import document_mask
 from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.llama import Llama
@@ -50,11 +51,39 @@ class JanusModel(nn.Module):
 
         Without images the vision tower does not run. PromptError if the slots do not fit the images.
         """
-        return self._weave(self.language.embed(rows.ids), rows.slots, rows.pixels)
+        embeddings = self.language.embed(rows.ids)
+        if len(rows.pixels) == 0 and not rows.slots.any():
+            return embeddings
+        return self._weave(embeddings, rows.slots, rows.pixels)
+
+    def losses(self, batch: TrainingBatch, alignment: Alignment | None = None) -> dict[str, tuple[Tensor, int]]:
+        """Sum and number of the losses of a packed batch: "text" over labelled tokens, "image" as the generation pathway counts
+        (codes, or latent elements), "alignment" over picture positions where one is given.
+
+        Every part runs, on nothing if need be, so that sharded processes always meet; what a batch does not hold counts 0.
+        """
+        embeddings = self._weave(self.language.embed(batch.ids), batch.slots, batch.pixels)
+        lesson = self.generation.teach(batch.pictures, batch.seeds)
+        embeddings = embeddings.masked_scatter(batch.inputs[..., None], lesson.inputs.to(embeddings.dtype))
+        mask = document_mask(batch.documents, batch.attended)
+        tap = None if alignment is None else alignment.block
+        tapped = self.language.run_blocks(embeddings, batch.positions, mask, stop=tap)
+        hidden = tapped if tap is None else self.language.run_blocks(tapped, batch.positions, mask, start=tap)
+        hidden = self.language.model.norm(hidden)
+        learned = batch.labels != IGNORE
+        logits = self.language.logits(hidden[learned]).float()
+        text = F.cross_entropy(logits, batch.labels[learned], reduction="sum")
+
+        def of_pictures(x: Tensor) -> Tensor:
+            return x[batch.outputs].unflatten(0, (len(batch.pictures), self.config.generation.positions))
+
+        losses = {"text": (text, int(learned.sum())), **lesson.losses(of_pictures(hidden))}
+        if alignment is not None:
+            features = clean_features(self.understanding.encoder, batch.pictures)
+            losses["alignment"] = alignment.loss(of_pictures(tapped)[:, -features.shape[1] :], features)
+        return losses
 
     def _weave(self, embeddings: Tensor, slots: Tensor, pixels: Tensor) -> Tensor:
-        if len(pixels) == 0 and not slots.any():
-            return embeddings
         images = self.understanding.read(pixels.to(self.dtype)).flatten(0, 1)
         if int(slots.sum()) != images.shape[0]:
             raise PromptError(
@@ -62,23 +91,3 @@ class JanusModel(nn.Module):
                 f"{images.shape[0]}; give one image for every image placeholder"
             )
         return embeddings.masked_scatter(slots[..., None], images.to(embeddings.dtype))
-
-    def losses(self, batch: TrainingBatch) -> dict[str, tuple[Tensor, int]]:
-        """Sum and number of the losses of a packed batch, by kind: "text" over labelled tokens, "image" as the generation pathway
-        counts (codes, or latent elements). A kind the batch does not hold is left out.
-        """
-        embeddings = self._weave(self.language.embed(batch.ids), batch.slots, batch.pixels)
-        lesson = self.generation.teach(batch.pictures, batch.seeds) if len(batch.pictures) else None
-        if lesson is not None:
-            embeddings = embeddings.masked_scatter(batch.inputs[..., None], lesson.inputs.to(embeddings.dtype))
-        hidden = self.language(embeddings, batch.positions, document_mask(batch.documents, batch.attended))
-        losses: dict[str, tuple[Tensor, int]] = {}
-        learned = batch.labels != IGNORE
-        if learned.any():
-            logits = self.language.logits(hidden[learned]).float()
-            loss = F.cross_entropy(logits, batch.labels[learned], reduction="sum")
-            losses["text"] = (loss, int(learned.sum()))
-        if lesson is not None:
-            painted = hidden[batch.outputs].unflatten(0, (len(batch.pictures), -1))
-            losses |= lesson.losses(painted)
-        return losses
