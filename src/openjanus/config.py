@@ -221,11 +221,20 @@ class TokenGenerationConfig:
     default_guidance: float = 5.0
     # The blank (unconditional) prompt of classifier-free guidance replaces the text by pads that are attended to.
     attends_blank: bool = True
+    # The first code stands behind <begin_of_image>.
+    replaces_begin: bool = False
+    # Codes are tokens like words: one cross-entropy, one mean over all of them.
+    counts_with_text: bool = True
 
     @property
     def positions(self) -> int:
         """Language-model positions of an image: its codes."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def elements(self) -> int:
+        """Numbers that one image's loss is a sum over: its codes."""
+        return self.positions
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -244,6 +253,9 @@ class FlowGenerationConfig:
     default_guidance: float = 2.0
     # The blank prompt is not attended to: only the begin-of-sentence token and the image itself are.
     attends_blank: bool = False
+    # The time embedding stands in the place of <begin_of_image>.
+    replaces_begin: bool = True
+    counts_with_text: bool = False
 
     def __post_init__(self) -> None:
         for side in self.latent_size:
@@ -257,6 +269,11 @@ class FlowGenerationConfig:
         """Language-model positions of one step: the time, then the latent tokens."""
         height, width = self.latent_size
         return 1 + (height // self.encoder.stride) * (width // self.encoder.stride)
+
+    @property
+    def elements(self) -> int:
+        """Numbers that one image's loss is a sum over: those of its latent."""
+        return self.encoder.input_channels * self.latent_size[0] * self.latent_size[1]
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -13,7 +13,10 @@ from openjanus.data.documents import Document, Writer
 from openjanus.data.packing import batch, pack
 from openjanus.data.samples import KINDS, Mixture, Sample
 from openjanus.errors import ConfigError, PromptError
+from openjanus.models.alignment import Alignment
+from openjanus.models.attention import rotary
 from openjanus.models.flow_generation import FLOW
+from openjanus.models.janus import JanusModel
 from openjanus.types import IGNORE, Message
 
 PAD = 342
@@ -263,3 +266,23 @@ def test_gradients_reach_both_pathways_and_never_the_picture_tokenizer(variant: 
         unused = "attn_pool" in name
         reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
         assert reached != (name.startswith(frozen) or unused) or parameter.numel() == 0, name
+
+
+def test_alignment_is_the_negated_cosine_at_the_positions_of_the_picture():
+    """A square latent, so that it has the tower's 4 x 4 positions; the time's position is left out."""
+    config = tiny.CONFIGS["janusflow"]
+    config = dataclasses.replace(config, generation=dataclasses.replace(config.generation, latent_size=(8, 8)))
+    torch.manual_seed(0)
+    model = JanusModel(config).eval()
+    alignment = Alignment(32, 24, block=1, hidden=16)
+    pen = Writer(tiny.tiny_processor("janusflow"), config.generation, guidance_dropout=0.0)
+    document = pen.document(drawing("a red cube"))
+    total, count = model.losses(batch([[document]], PAD), alignment)["alignment"]
+    assert count == 16
+
+    lesson = model.generation.teach(document.pictures, document.seeds)
+    x = torch.cat((model.language.embed(document.ids[: document.inputs.nonzero()[0]])[None], lesson.inputs), dim=1)
+    hidden = model.language.model.layers[0](x, rotary(torch.arange(x.shape[1])[None], 8, 5000.0, x.dtype), None, None)
+    features = model.understanding.encoder(document.pictures)
+    expected = F.cosine_similarity(alignment.mlp(hidden[:, -16:]), features, dim=-1).sum()
+    torch.testing.assert_close(total, -expected, rtol=0, atol=1e-4)

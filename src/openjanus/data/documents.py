@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from openjanus.config import GenerationConfig, TokenGenerationConfig
+from openjanus.config import GenerationConfig
 from openjanus.data.samples import Sample, generator
 from openjanus.errors import PromptError
 from openjanus.processing.images import open_image
@@ -47,7 +47,7 @@ class Writer:
 
     guidance_dropout: share of pictures learned without their text (Janus footnote 2, JanusFlow section 3.4: 0.1).
     supervise_prompts: text and questions are learned too, not answers alone (stages 1 and 2; Janus section 3.3).
-    close_image: <end_of_image> and eos after the codes of a picture, unsupervised (training_spec 1.6, where papers are silent).
+    close_image: <end_of_image> and eos after a picture, unsupervised (training_spec 1.6, where papers are silent).
     random_crop: a picture that is not square is cropped at random, not at its centre (training_spec 1.8).
     """
 
@@ -108,10 +108,9 @@ class Writer:
             attended[1:-1] = self.generation.attends_blank
         tokenizer = self.processor.tokenizer
         positions, closing = self.generation.positions, [tokenizer.image_end, tokenizer.eos]
-        codes = isinstance(self.generation, TokenGenerationConfig)
         # Where the picture's own embeddings stand: the codes behind <begin_of_image>, or the whole flow step in its place.
-        first = len(prompt) if codes else len(prompt) - 1
-        tail = closing if codes and self.close_image else []
+        first = len(prompt) - int(self.generation.replaces_begin)
+        tail = closing if self.close_image else []
         length = first + positions + len(tail)
         ids = torch.full((length,), tokenizer.pad)
         ids[: len(prompt)] = prompt.ids

@@ -40,9 +40,9 @@ class Alignment(nn.Module):
 
 
 @torch.no_grad()
-def clean_features(tower: SiglipTower, pictures: Tensor) -> Tensor:
-    """What the tower sees [M, P, C] in pictures [M, 3, H, W] in [-1, 1], resized to its own size if theirs is another."""
-    size = (tower.image_size, tower.image_size)
-    if pictures.shape[-2:] != size and len(pictures):
-        pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True)
+def clean_features(tower: SiglipTower, pictures: Tensor, size: int) -> Tensor:
+    """What the tower sees [M, P, C] in pictures [M, 3, H, W] in [-1, 1], resized to the `size` it reads if theirs is another."""
+    if pictures.shape[-2:] != (size, size):
+        empty = pictures.new_zeros(0, 3, size, size)
+        pictures = F.interpolate(pictures, (size, size), mode="bicubic", antialias=True) if len(pictures) else empty
     return tower(pictures)

@@ -79,7 +79,7 @@ class JanusModel(nn.Module):
 
         losses = {"text": (text, int(learned.sum())), **lesson.losses(of_pictures(hidden))}
         if alignment is not None:
-            features = clean_features(self.understanding.encoder, batch.pictures)
+            features = clean_features(self.understanding.encoder, batch.pictures, self.config.understanding.encoder.image_size)
             losses["alignment"] = alignment.loss(of_pictures(tapped)[:, -features.shape[1] :], features)
         return losses
 
