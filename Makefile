@@ -44,6 +44,20 @@ lint: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The drop-in promises a range of transformers; each version has an environment of its own.
+TRANSFORMERS ?= 5.17.0
+DROPIN := .venvs/transformers-$(TRANSFORMERS)
+
+$(DROPIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DROPIN)
+	grep -E '^(torch|numpy|pillow|pytest)' constraints.txt > $(DROPIN)/constraints.txt
+	PIP_CONSTRAINT=$(CURDIR)/$(DROPIN)/constraints.txt $(DROPIN)/bin/python -m pip install -qq --disable-pip-version-check \
+	  transformers==$(TRANSFORMERS) accelerate diffusers peft pytest pytest-timeout pytest-xdist -e .
+	@touch $@
+
+test-dropin: $(DROPIN)/.installed
+	OMP_NUM_THREADS=1 $(DROPIN)/bin/python -m pytest tests/dropin $(ARGS)
+
 format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

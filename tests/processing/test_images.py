@@ -198,6 +198,7 @@ def test_photographs_taken_sideways_are_upright(orientation: int) -> None:
         assert np.array_equal(levels(shown), np.asarray(upright)), format
     given_open = Image.open(io.BytesIO(encoded(stored, exif=exif)))
     assert np.array_equal(levels(open_image(given_open)), np.asarray(upright))
+    assert np.array_equal(levels(open_image(open_image(given_open))), np.asarray(upright)), "turned a second time"
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

@@ -66,6 +66,8 @@ class PartConfig(KeywordConfig):
 
 def language_config(values: dict[str, Any]) -> LlamaConfig:
     """A Llama from `language_config`, completed with transformers' defaults."""
+    # transformers 4 saves this mark of a finished choice without the choice; read back, it would mean eager attention.
+    values = {key: value for key, value in values.items() if key != "_attn_implementation_autoset"}
     # transformers 5 writes the rope base into rope_parameters only, which transformers 4 does not read.
     theta = (values.get("rope_parameters") or {}).get("rope_theta")
     return LlamaConfig(**values if theta is None else {"rope_theta": theta, **values})
@@ -95,6 +97,14 @@ class AssemblyConfig(KeywordConfig):
             value = given[name]
             setattr(self, name, value if isinstance(value, PretrainedConfig) else kind(**(value or {})))
         self.language_config = language if isinstance(language, PretrainedConfig) else language_config(language or {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json, with the rope base where every version of transformers finds it."""
+        values = super().to_dict()
+        language = values.get("language_config") or {}
+        if (theta := (language.get("rope_parameters") or {}).get("rope_theta")) is not None:
+            language["rope_theta"] = theta
+        return values
 
     @classmethod
     def describes(cls, values: dict[str, Any]) -> bool:
@@ -138,11 +148,12 @@ def accept_legacy_cache(module: nn.Module, args: tuple[Any, ...], kwargs: dict[s
 class Assembly(PreTrainedModel):
     """A language model with the parts around it that read and paint images. It has no forward: clients call the parts."""
 
-    config_class = AssemblyConfig
+    config_class: type[AssemblyConfig] = AssemblyConfig
     base_model_prefix = "multi_modality"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["CLIPVisionTower", "VQModel", "ShallowUViTEncoder", "ShallowUViTDecoder"]  # noqa: RUF012 (read by transformers)
-    _skip_keys_device_placement = "past_key_values"
+    # transformers reads these lists of the class.
+    _no_split_modules = ["CLIPVisionTower", "VQModel", "ShallowUViTEncoder", "ShallowUViTDecoder"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     # Only the language model's attention is transformers'; whatever that supports is supported.
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -165,6 +176,13 @@ class Assembly(PreTrainedModel):
         self.language_model.model.register_forward_pre_hook(accept_legacy_cache, with_kwargs=True)
         self.post_init()
         self._initialised = True
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """transformers' own, with `dtype` understood by versions that still call it `torch_dtype`."""
+        if (dtype := kwargs.pop("dtype", None)) is not None:
+            kwargs["torch_dtype"] = dtype
+        return super().from_pretrained(*args, **kwargs)
 
     def build(self, config: Any) -> None:
         """Create every part but the language model."""
@@ -217,6 +235,7 @@ class Assembly(PreTrainedModel):
         Differs from the reference: the caller's ids are not changed, padding images are not read, and a prompt without images
         costs no run of the tower. In training mode all are read, so that every process uses the same parameters.
         """
+        images_seq_mask, images_emb_mask = images_seq_mask.bool(), images_emb_mask.bool()
         embeddings = self.get_input_embeddings()(input_ids.clamp(min=0))
         real = torch.ones_like(images_emb_mask[..., 0]) if self.training else images_emb_mask.any(dim=-1)
         if pixel_values is None or not real.any():

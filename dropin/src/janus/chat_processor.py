@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import AddedToken
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import LlamaTokenizerFast, PreTrainedTokenizerFast, ProcessorMixin
-from transformers.tokenization_utils_base import AddedToken
 from transformers.utils import cached_file
 
 from janus.models.image_processing_vlm import VLMImageProcessor
@@ -24,7 +25,7 @@ PROCESSOR_FILE = "processor_config.json"
 # What the loaders of transformers take for the hub; anything else a caller gives to `from_pretrained` is not theirs.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
-# transformers 5 rebuilds a LlamaTokenizer as SentencePiece would, whatever tokenizer.json says: a byte-level vocabulary then gives
+# transformers 5 rebuilds a LlamaTokenizer as SentencePiece would, whatever tokenizer.json says, and byte-level text then gets
 # other ids. The plain fast tokenizer reads the file as it is; before 5, Llama's does too.
 TOKENIZER_CLASS = LlamaTokenizerFast if int(transformers.__version__.split(".")[0]) < 5 else PreTrainedTokenizerFast
 
@@ -55,7 +56,7 @@ class BatchedVLChatProcessorOutput(DictOutput):
     images_emb_mask: Tensor  # bool [b, n, N]
 
     def to(self, device: Any, dtype: torch.dtype = torch.bfloat16) -> "BatchedVLChatProcessorOutput":
-        """This batch, moved: every tensor to `device`, pixels to `dtype` as well (bfloat16 unless told otherwise, as published)."""
+        """This batch, moved: every tensor to `device`, pixels to `dtype` too (bfloat16 unless told otherwise, as published)."""
         for name, value in self.__dict__.items():
             if isinstance(value, Tensor):
                 self[name] = value.to(device)
@@ -76,6 +77,15 @@ class ChatProcessor(ProcessorMixin):
     # Of processor_config.json; a subclass' constructor takes them.
     settings: tuple[str, ...] = ("add_special_token", "ignore_id", "image_tag", "mask_prompt", "num_image_tokens", "sft_format")
     begin_is_slot = False
+
+    image_tag: str
+    image_start_tag: str
+    image_end_tag: str
+    num_image_tokens: int
+    add_special_token: bool
+    sft_format: str
+    mask_prompt: bool
+    ignore_id: int
 
     def _set(self, image_processor: Any, tokenizer: Any, extra_tags: Sequence[str], **settings: Any) -> None:
         """Take what the constructor was given; tags that the tokenizer lacks are appended to it as special tokens."""
@@ -112,17 +122,21 @@ class ChatProcessor(ProcessorMixin):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
+        restore_published_settings(folder / "tokenizer_config.json")
         self.image_processor.save_pretrained(folder)
         target = folder / PROCESSOR_FILE
-        target.write_text(self.to_json_string(), encoding="utf-8")
+        target.write_text(self._to_json(), encoding="utf-8")
         return [str(target)]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, **_ignored: Any) -> dict[str, Any]:
         """The content of processor_config.json."""
         return {name: getattr(self, name) for name in self.settings} | {"processor_class": type(self).__name__}
 
+    def _to_json(self) -> str:
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__} {self.to_json_string()}"
+        return f"{type(self).__name__} {self._to_json()}"
 
     # -- tokens ---------------------------------------------------------------------------------------------------------------
 
@@ -180,9 +194,9 @@ class ChatProcessor(ProcessorMixin):
         return conversation.get_prompt().strip()
 
     def add_image_token(self, image_indices: Any, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """`input_ids` [T] with the placeholder at each of `image_indices` written out as start, placeholders, end; and slots per image.
+        """`input_ids` [T] with the placeholders at `image_indices` written out, and the slots of each image (int32 [n]).
 
-        With `add_special_token` the placeholder written by the user stays before the start.
+        Written out: start, a placeholder for each patch, end. With `add_special_token` the one that stood there comes first.
         """
         pieces, start = [], 0
         for index in (int(index) for index in image_indices):
@@ -221,7 +235,7 @@ class ChatProcessor(ProcessorMixin):
         if conversations is not None:
             text = self.apply_sft_template_for_multi_turn_prompts(conversations, self.sft_format, self.system_prompt)
         ids = torch.tensor(self.tokenizer.encode(text), dtype=torch.int64)
-        ids, slots = self.add_image_token((ids == self.image_id).nonzero().flatten(), ids)
+        ids, slots = self.add_image_token(same(ids, self.image_id).nonzero().flatten(), ids)
         pixels = self.image_processor(list(images or []), return_tensors="pt").pixel_values
         return self.output(text, ids, pixels, slots)
 
@@ -245,15 +259,16 @@ class ChatProcessor(ProcessorMixin):
     def batchify(self, prepare_list: Any) -> BatchedVLChatProcessorOutput:
         """Prompts (a list, or one) as one batch. Any object will do that has the fields of `process_one`'s.
 
-        Without images, pixel_values may be None and the counts empty. ValueError if a prompt's images do not fit its placeholders,
-        except that a single image stands for all of them.
+        Without images, pixel_values may be None and the counts empty. ValueError if a prompt's images do not fit its
+        placeholders, except that a single image stands for all of them.
         """
         prompts = list(prepare_list) if isinstance(prepare_list, (list, tuple)) else [prepare_list]
         counts = [[int(slots) for slots in _slots(prompt)] for prompt in prompts]
-        rows, length, images = len(prompts), max(len(prompt.input_ids) for prompt in prompts), max(1, *map(len, counts), 0)
+        rows, length, images = len(prompts), max(len(prompt.input_ids) for prompt in prompts), max(1, *map(len, counts))
+        # Nothing attends to padding, so any id serves a vocabulary without a pad token.
         batch = BatchedVLChatProcessorOutput(
             sft_format=[prompt.sft_format for prompt in prompts],
-            input_ids=torch.full((rows, length), self._padding_id(), dtype=torch.int64),
+            input_ids=torch.full((rows, length), self.pad_id or 0, dtype=torch.int64),
             pixel_values=torch.zeros(rows, images, *self.image_processor.default_shape),
             attention_mask=torch.zeros(rows, length, dtype=torch.int64),
             images_seq_mask=torch.zeros(rows, length, dtype=torch.bool),
@@ -283,12 +298,17 @@ class ChatProcessor(ProcessorMixin):
         Differs from the reference: a placeholder kept by `add_special_token`, which stands right before a start, is none.
         """
         after = torch.cat((ids[1:], ids.new_full((1,), -1)))
-        return (ids == self.image_id) & (after != self.image_start_id)
+        return same(ids, self.image_id) & ~same(after, self.image_start_id)
 
-    def _padding_id(self) -> int:
-        """What shorter rows are padded with; nothing attends to it, so any id serves a tokenizer without a pad token."""
-        found = self.pad_id
-        return 0 if found is None else int(found)
+    @property
+    def pad_id(self) -> int | None:
+        """The id of the pad token."""
+        raise NotImplementedError
+
+
+def same(ids: Tensor, id: int | None) -> Tensor:
+    """Where `ids` are `id`; nowhere for None, a token that the vocabulary lacks."""
+    return torch.zeros_like(ids, dtype=torch.bool) if id is None else ids.eq(id)
 
 
 def _slots(prompt: Any) -> Any:
@@ -299,8 +319,28 @@ def _slots(prompt: Any) -> Any:
     return [] if slots is None else slots
 
 
+def restore_published_settings(file: Path) -> None:
+    """Rewrite a tokenizer_config.json as the published ones are, which transformers 4 and 5 both read.
+
+    transformers 5 writes a class and a list of special tokens that stop transformers 4, and the published code with it.
+    """
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") != "TokenizersBackend":
+        return
+    for key in ("backend", "is_local", "local_files_only"):
+        settings.pop(key, None)
+    settings["additional_special_tokens"] = settings.pop("extra_special_tokens", [])
+    settings |= {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True, "add_eos_token": False}
+    file.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
 def load_tokenizer(path: str, **hub: Any) -> Any:
-    """The tokenizer of a folder or hub id, padding on the left and writing bos first unless tokenizer_config.json says otherwise."""
+    """The tokenizer of a folder or hub id: pads on the left and writes bos first, unless tokenizer_config.json says otherwise."""
     tokenizer = TOKENIZER_CLASS.from_pretrained(path, **hub)
     tokenizer.padding_side = tokenizer.init_kwargs.get("padding_side", "left")
+    bos, id = tokenizer.bos_token, tokenizer.bos_token_id
+    if bos is not None and tokenizer.init_kwargs.get("add_bos_token", True) and tokenizer.encode("")[:1] != [id]:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=[bos, "$A"], pair=[bos, "$A", f"{bos}:1", "$B:1"], special_tokens=[(bos, id)]
+        )
     return tokenizer

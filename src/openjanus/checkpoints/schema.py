@@ -102,7 +102,7 @@ def _part(root: Section, key: str, cls: str) -> Section:
     return part.section("params", {})
 
 
-def _parse_tower(params: Section) -> TowerConfig:
+def parse_tower(params: Section) -> TowerConfig:
     default = TowerConfig()
     name = params.text("model_name", default.model_name)
     known = TOWERS.get(name)
@@ -166,11 +166,11 @@ def _projector_fields(config: ProjectorConfig) -> dict[str, Field]:
 
 
 def _parse_janus(root: Section) -> JanusConfig:
-    tower = _parse_tower(_part(root, "vision_config", "CLIPVisionTower"))
+    tower = parse_tower(_part(root, "vision_config", "CLIPVisionTower"))
     language = parse_language(root.section("language_config", {}))
     head = _part(root, "gen_head_config", "vision_head")
     params = _part(root, "gen_vision_config", "VQ")
-    tokenizer = _parse_vq(params)
+    tokenizer = parse_vq(params)
     for key, value, what in (
         ("image_token_size", tokenizer.codebook_size, "gen_vision_config's image_token_size"),
         ("n_embed", language.hidden_size, "the language model's hidden_size"),
@@ -189,7 +189,7 @@ def _parse_janus(root: Section) -> JanusConfig:
     )
 
 
-def _parse_vq(params: Section) -> VQConfig:
+def parse_vq(params: Section) -> VQConfig:
     default = VQConfig()
     multipliers = params.integers("ch_mult", default.encoder_ch_mult)
     return VQConfig(
@@ -235,7 +235,7 @@ _LATENT_SIZE = 48
 
 
 def _parse_flow(root: Section, vae: VAEConfig) -> JanusConfig:
-    tower = _parse_tower(_part(root, "vision_und_enc_config", "CLIPVisionTower"))
+    tower = parse_tower(_part(root, "vision_und_enc_config", "CLIPVisionTower"))
     language = parse_language(root.section("language_config", {}))
     encoder = _part(root, "vision_gen_enc_config", "ShallowUViTEncoder")
     decoder = _part(root, "vision_gen_dec_config", "ShallowUViTDecoder")

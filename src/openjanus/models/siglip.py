@@ -92,7 +92,8 @@ class AttentionPool(nn.Module):
         super().__init__()
         width = config.width
         self.heads = config.heads
-        self.latent = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=width**-0.5))
+        self.latent = nn.Parameter(torch.empty(1, 1, width))
+        nn.init.trunc_normal_(self.latent, std=width**-0.5)
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)

@@ -157,7 +157,13 @@ def _turn_upright(image: Image.Image) -> Image.Image:
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata is no reason to refuse a good picture
         return image
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    # The turned picture must not ask to be turned again when it is opened a second time.
+    for key in ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+        turned.info.pop(key, None)
+    return turned
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:

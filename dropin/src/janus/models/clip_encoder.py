@@ -12,8 +12,8 @@ from openjanus.models.siglip import ImageNorm, SiglipTower
 class CLIPVisionTower(SiglipTower):
     """Pixels [b, 3, S, S] -> features [b, N, C]: a SigLIP tower, or with another `model_name` a CLIP of transformers.
 
-    Official configurations name SigLIP towers, whose every token is kept whatever `select_feature` says. `forward_kwargs` are what
-    a CLIP is called with. ValueError for an unknown `select_feature` of a CLIP, AssertionError for an unknown SigLIP.
+    Official configurations name SigLIP towers, whose every token is kept whatever `select_feature` says. `forward_kwargs` are
+    what a CLIP is called with. ValueError for an unknown `select_feature` of a CLIP, AssertionError for an unknown SigLIP.
     """
 
     def __init__(
@@ -34,6 +34,8 @@ class CLIPVisionTower(SiglipTower):
         self.select_layer = select_layer
         self.select_layers = select_layers
         self.forward_kwargs: dict[str, Any] = {}
+        self.vision_tower: Any
+        self.image_norm: nn.Module
         if model_name.startswith("siglip"):
             self.vision_tower = create_siglip_vit(model_name, image_size, select_layer, ckpt_path, **kwargs)
         elif model_name.startswith("sam"):
@@ -43,8 +45,9 @@ class CLIPVisionTower(SiglipTower):
                 raise ValueError(f"Unexpected select feature: {select_feature}")
             self.vision_tower = CLIPVisionModel.from_pretrained(model_name)
             self.forward_kwargs = {"output_hidden_states": True}
-        normalises = pixel_mean is not None and pixel_std is not None
-        self.image_norm = ImageNorm(tuple(pixel_mean), tuple(pixel_std)) if normalises else nn.Identity()
+        self.image_norm = nn.Identity()
+        if pixel_mean is not None and pixel_std is not None:
+            self.image_norm = ImageNorm(tuple(pixel_mean), tuple(pixel_std))
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.vision_tower(self.image_norm(images), **self.forward_kwargs)

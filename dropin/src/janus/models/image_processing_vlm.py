@@ -125,4 +125,4 @@ def _rgb(source: ImageSource) -> Image.Image:
     return source if isinstance(source, Image.Image) and source.mode == "RGB" else open_image(source)
 
 
-AutoImageProcessor.register(VLMImageProcessorConfig, slow_image_processor_class=VLMImageProcessor)
+AutoImageProcessor.register(VLMImageProcessorConfig, slow_image_processor_class=VLMImageProcessor, exist_ok=True)

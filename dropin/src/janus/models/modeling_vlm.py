@@ -10,11 +10,11 @@ from janus.models.clip_encoder import CLIPVisionTower
 from janus.models.projector import MlpProjector
 from janus.models.vq_model import VQ_models, model_args
 from openjanus.checkpoints.fields import Section
-from openjanus.checkpoints.schema import _parse_vq as parse_vq
+from openjanus.checkpoints.schema import parse_vq
 from openjanus.models.adaptors import ImageHead
 
 
-class vision_head(ImageHead):  # noqa: N801 (the published name)
+class vision_head(ImageHead):
     """Scores of every image code: [..., n_embed] -> [..., image_token_size]."""
 
     def __init__(self, params: Any) -> None:
@@ -121,5 +121,5 @@ class MultiModalityCausalLM(MultiModalityPreTrainedModel):
         return self.gen_aligner(self.gen_embed(image_ids))
 
 
-AutoConfig.register("multi_modality", MultiModalityConfig)
-AutoModelForCausalLM.register(MultiModalityConfig, MultiModalityCausalLM)
+AutoConfig.register("multi_modality", MultiModalityConfig, exist_ok=True)
+AutoModelForCausalLM.register(MultiModalityConfig, MultiModalityCausalLM, exist_ok=True)

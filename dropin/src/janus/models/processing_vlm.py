@@ -27,6 +27,7 @@ class VLChatProcessor(ChatProcessor):
     """Messages and images -> the inputs of a Janus or Janus-Pro."""
 
     settings = (*ChatProcessor.settings, "image_start_tag", "image_end_tag", "pad_tag")
+    pad_tag: str
 
     def __init__(
         self,

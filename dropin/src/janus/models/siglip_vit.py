@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from openjanus.checkpoints.fields import Section
 from openjanus.checkpoints.schema import TOWERS
-from openjanus.checkpoints.schema import _parse_tower as parse_tower
+from openjanus.checkpoints.schema import parse_tower
 from openjanus.config import TowerConfig
 from openjanus.models.siglip import Attention, Block, VisionTransformer
 
@@ -81,7 +81,8 @@ def create_siglip_vit(
     others are ignored. AssertionError for an unknown name.
     """
     weight_init = kwargs.pop("weight_init", "skip")
-    tower = VisionTransformer(tower_config(model_name, image_size=image_size, select_layer=select_layer, **kwargs))
+    config = tower_config(model_name, image_size=image_size, select_layer=select_layer, **kwargs)
+    tower = VisionTransformer(config)
     if weight_init == "":
         tower.apply(_truncated_normal)
         nn.init.trunc_normal_(tower.pos_embed, std=0.02)

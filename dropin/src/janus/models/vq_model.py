@@ -16,6 +16,7 @@ from openjanus.models.layers import Downsample, ResidualBlock, Upsample, group_n
 from openjanus.models.vq import AttnBlock, Decoder, Encoder, VQTokenizer
 
 __all__ = [
+    "VQ_16",
     "AttnBlock",
     "Decoder",
     "Downsample",
@@ -25,7 +26,6 @@ __all__ = [
     "ResnetBlock",
     "Upsample",
     "VQModel",
-    "VQ_16",
     "VQ_models",
     "VectorQuantizer",
     "compute_entropy_loss",
@@ -69,7 +69,7 @@ def model_args(config: VQConfig) -> dict[str, Any]:
 
 
 def _config(args: ModelArgs) -> VQConfig:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in asdict(args).items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in asdict(args).items()}
     return VQConfig(**{_OURS.get(name, name): value for name, value in values.items()})
 
 
@@ -78,7 +78,7 @@ def nonlinearity(x: Tensor) -> Tensor:
     return F.silu(x)
 
 
-def Normalize(in_channels: int, norm_type: str = "group") -> nn.Module:  # noqa: N802 (the published name)
+def Normalize(in_channels: int, norm_type: str = "group") -> nn.Module:
     """GroupNorm of 32 groups, eps 1e-6; with norm_type "batch" a synchronised BatchNorm."""
     if norm_type not in {"group", "batch"}:
         raise AssertionError(f"norm_type is {norm_type!r}; it must be 'group' or 'batch'")
@@ -126,7 +126,7 @@ class VectorQuantizer(quantizer.VectorQuantizer):
     def get_codebook_entry(
         self, indices: Tensor, shape: tuple[int, ...] | list[int] | torch.Size | None = None, channel_first: bool = True
     ) -> Tensor:
-        """Rows of codes: as [b, c, h, w] for that `shape`; viewed as `shape` without `channel_first`; [..., e] without `shape`."""
+        """Rows of codes as `shape` [b, c, h, w]; viewed as `shape` unless `channel_first`; [..., e] without a `shape`."""
         rows = self.lookup(indices)
         if shape is None:
             return rows
@@ -152,7 +152,7 @@ class VQModel(VQTokenizer):
         )
 
     def encode(self, x: Tensor) -> tuple[Tensor, Losses, Info]:  # type: ignore[override]
-        """quant [b, e, h, w], (codebook, commitment, entropy) losses or Nones, (None, None, codes [b * h * w]) of [b, 3, H, W]."""
+        """Of images [b, 3, H, W]: quant [b, e, h, w], its three losses or Nones, (None, None, codes [b * h * w])."""
         return super().encode(x)  # type: ignore[return-value]  # self.quantize is the published kind
 
     def decode_code(
@@ -167,7 +167,7 @@ class VQModel(VQTokenizer):
         return self.decode(quant), losses
 
 
-def VQ_16(**kwargs: Any) -> VQModel:  # noqa: N802 (the published name)
+def VQ_16(**kwargs: Any) -> VQModel:
     """A tokenizer of 16 x 16 pixels a code, unless `kwargs` (fields of ModelArgs) say otherwise."""
     return VQModel(ModelArgs(**kwargs))
 

@@ -39,7 +39,7 @@ _STYLES: dict[SeparatorStyle, Style] = {
 
 @dataclass
 class Conversation:
-    """A template and the messages written into it so far; a message is [role, text], with text None where the model is to write."""
+    """A template and the messages written into it so far: [role, text] each, text None where the model is to write."""
 
     name: str
     system_template: str = "{system_message}"
@@ -97,12 +97,11 @@ class Conversation:
 
     def to_openai_api_messages(self) -> list[dict[str, str | None]]:
         """Messages as OpenAI's API takes them, the system message first; an answer that is still open is left out."""
-        turns = list(enumerate(text for _, text in self.messages[self.offset :]))
-        return [{"role": "system", "content": self.system_message}] + [
-            {"role": "assistant" if index % 2 else "user", "content": text}
-            for index, text in turns
-            if text is not None or index % 2 == 0
-        ]
+        written: list[dict[str, str | None]] = [{"role": "system", "content": self.system_message}]
+        for index, (_, text) in enumerate(self.messages[self.offset :]):
+            if text is not None or index % 2 == 0:
+                written.append({"role": "assistant" if index % 2 else "user", "content": text})
+        return written
 
     def copy(self) -> "Conversation":
         """A conversation whose messages can be changed without changing this one's."""

@@ -100,4 +100,4 @@ class MultiModalityCausalLM(MultiModalityPreTrainedModel):
         return torch.cat((self.beg_of_und_embed.to(patches).expand(patches.shape[0], 1, -1), patches), dim=1)
 
 
-AutoModelForCausalLM.register(MultiModalityConfig, MultiModalityCausalLM)
+AutoModelForCausalLM.register(MultiModalityConfig, MultiModalityCausalLM, exist_ok=True)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from janus.chat_processor import BatchedVLChatProcessorOutput, ChatProcessor, DictOutput
+from janus.chat_processor import BatchedVLChatProcessorOutput, ChatProcessor, DictOutput, same
 from openjanus.processing.tokenizer import PAD
 
 __all__ = ["BatchedVLChatProcessorOutput", "DictOutput", "VLChatProcessor", "VLChatProcessorOutput"]
@@ -29,6 +29,7 @@ class VLChatProcessor(ChatProcessor):
     """Messages and images -> the inputs of a JanusFlow."""
 
     settings = (*ChatProcessor.settings, "image_start_tag", "image_end_tag", "image_gen_tag")
+    image_gen_tag: str
     begin_is_slot = True
 
     def __init__(
@@ -91,4 +92,4 @@ class VLChatProcessor(ChatProcessor):
         """
         placeholders = super().find_slots(ids)
         follows = torch.cat((placeholders[1:], placeholders.new_zeros(1)))
-        return placeholders | ((ids == self.image_start_id) & follows)
+        return placeholders | (same(ids, self.image_start_id) & follows)

@@ -58,7 +58,7 @@ class ShallowUViTEncoder(uvit.ShallowUViTEncoder):
         )
 
     def forward(self, x: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:  # type: ignore[override]
-        """[B, C, h', w'], [B, D], [[B, C, h', w']] of latents [B, c, h, w] at times [B] or one for all, 0 (noise) to 1000 (image)."""
+        """[B, C, h', w'], [B, D], [[B, C, h', w']] of latents [B, c, h, w] at times [B] or [1], 0 (noise) to 1000 (image)."""
         features, time = super().forward(x, timesteps.expand(x.shape[0]))
         return features, time, [features]
 
@@ -98,7 +98,7 @@ class ShallowUViTDecoder(uvit.ShallowUViTDecoder):
         )
 
     def forward(self, x: Tensor, hs: list[Tensor], t_emb: Tensor) -> Tensor:  # type: ignore[override]
-        """Velocity [B, out, h, w] of x [B, in, h', w']. The skip is taken out of `hs`, as published; AssertionError if more are left."""
+        """Velocity [B, out, h, w] of x [B, in, h', w']. The skip is taken out of `hs`, as published; AssertionError for more."""
         skip = hs.pop()
         assert not hs, f"hs held {len(hs) + 1} skips; the shallow U-ViT has one"
         return super().forward(x, skip, t_emb)
