@@ -50,8 +50,8 @@ VOCABULARY = 512
 WIDTH = 64
 HALF = (0.5, 0.5, 0.5)
 
-COLOURS = "red orange yellow green blue purple black white".split()
-SHAPES = "circle square triangle diamond star cross".split()
+COLOURS = ["red", "orange", "yellow", "green", "blue", "purple", "black", "white"]
+SHAPES = ["circle", "square", "triangle", "diamond", "star", "cross"]
 
 LANGUAGE = LanguageConfig(
     vocab_size=VOCABULARY,

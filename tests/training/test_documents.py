@@ -70,6 +70,14 @@ def test_every_answer_of_a_conversation_is_learned_and_no_question(variant: str)
     assert torch.equal(document.ids[: len(prompt)], prompt.ids)
 
 
+def test_an_answer_without_a_question_is_plain_text_between_begin_and_end_of_sentence(variant: str):
+    pen = writer(variant)
+    document = pen.document(Sample("text", (Message("assistant", "A cube is red."),), 0))
+    tokenizer = pen.processor.tokenizer
+    assert document.ids.tolist() == [*tokenizer.encode(" A cube is red."), tokenizer.eos]
+    assert document.labels[:-1].tolist() == document.ids[1:].tolist()
+
+
 def test_prompts_are_learned_too_where_a_stage_says_so_but_never_images(variant: str):
     document = writer(variant, supervise_prompts=True).document(talk("What is it?", "A cube.", images=(picture(),)))
     predicted = document.labels != IGNORE

@@ -63,7 +63,10 @@ class Writer:
         return self._painted(sample) if sample.kind == "generation" else self._answered(sample)
 
     def _answered(self, sample: Sample) -> Document:
-        """A conversation whose answers are learned: each token of an answer, and the end of sentence behind it."""
+        """A conversation whose answers are learned: each token of an answer, and the end of sentence behind it.
+
+        An answer without a question is plain text.
+        """
         if not sample.messages or sample.messages[-1].role != "assistant":
             raise PromptError("a conversation to learn from must end with the assistant's answer")
         ids: list[int] = []
@@ -74,7 +77,7 @@ class Writer:
             if message.role != "assistant":
                 continue
             # The prompt up to here as inference will build it, then the answer as the model will have to say it.
-            prompt = self.processor.understanding_prompt(sample.messages[:place])
+            prompt = self.processor.understanding_prompt(sample.messages[:place]) if place else self._nothing()
             new = _behind(prompt, self.processor.tokenizer.eos, answers)
             answer = [*self.processor.tokenizer.encode(f" {message.text.strip()}")[1:], self.processor.tokenizer.eos]
             ids += prompt.ids[new:].tolist() + answer
@@ -95,6 +98,13 @@ class Writer:
             outputs=none,
             pictures=torch.zeros(0, 3, *self.generation.image_size),
             seeds=torch.zeros(0, dtype=torch.int64),
+        )
+
+    def _nothing(self) -> Prompt:
+        """The prompt of plain text: the begin of sentence."""
+        size = self.processor.images.config.image_size
+        return Prompt(
+            torch.tensor([self.processor.tokenizer.bos]), torch.zeros(1, dtype=torch.bool), torch.zeros(0, 3, size, size)
         )
 
     def _painted(self, sample: Sample) -> Document:

@@ -15,8 +15,8 @@ from openjanus.models.siglip import SiglipTower
 class Alignment(nn.Module):
     """A three-layer MLP from hidden states to tower features.
 
-    block: after how many blocks of the language model the hidden states are taken. hidden: width inside (REPA's is 2048; JanusFlow
-    does not give its own).
+    block: after how many blocks of the language model the hidden states are taken. hidden: width inside (REPA's is 2048; the
+    JanusFlow paper does not give its own).
     """
 
     def __init__(self, width: int, features: int, block: int = 6, hidden: int = 2048) -> None:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from openjanus.checkpoints.fields import Section
-from openjanus.checkpoints.schema import TOWERS
-from openjanus.checkpoints.schema import parse_tower
+from openjanus.checkpoints.schema import TOWERS, parse_tower
 from openjanus.config import TowerConfig
 from openjanus.models.siglip import Attention, Block, VisionTransformer
 
