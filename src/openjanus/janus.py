@@ -125,6 +125,4 @@ def _options(kind: Any, settings: dict[str, Any]) -> Any:
     for name in settings:
         if name not in known:
             raise PromptError(f"unknown setting {name!r}; there are {', '.join(known)}")
-    if isinstance(settings.get("stop"), str):
-        settings = {**settings, "stop": (settings["stop"],)}
     return kind(**settings)

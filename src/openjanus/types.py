@@ -1,8 +1,10 @@
 """The nouns that travel between floors: messages, prompts, rows of a batch, and what a caller may ask for."""
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 from openjanus.errors import PromptError
 
@@ -88,20 +90,34 @@ class TrainingBatch:
         return TrainingBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
 
 
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise PromptError(message)
+def _whole(options: object, name: str, least: int, allowed: str) -> None:
+    """Make a field of options a plain int of at least `least`; PromptError for anything else."""
+    value = getattr(options, name)
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = least - 1
+    if whole < least or isinstance(value, bool):
+        raise PromptError(f"{name} is {value!r}; it must be {allowed}")
+    object.__setattr__(options, name, whole)
 
 
-def _check_sampling(temperature: float, top_p: float, top_k: int) -> None:
-    _check(isfinite(temperature) and temperature >= 0, f"temperature is {temperature}; it must be 0 (greedy) or more")
-    _check(0 < top_p <= 1, f"top_p is {top_p}; it must be above 0 and at most 1")
-    _check(top_k >= 0, f"top_k is {top_k}; it must be 0 (off) or more")
+def _number(options: object, name: str, allowed: Callable[[float], bool], words: str) -> None:
+    """Make a field of options a finite float that is allowed; PromptError for anything else."""
+    value = getattr(options, name)
+    if isinstance(value, bool | str) or not isinstance(value, SupportsFloat) or not isfinite(value) or not allowed(float(value)):
+        raise PromptError(f"{name} is {value!r}; it must be {words}")
+    object.__setattr__(options, name, float(value))
 
 
-def check_seed(seed: int | None) -> None:
-    """Raise PromptError unless `seed` is None or a non-negative integer below 2**63."""
-    _check(seed is None or 0 <= seed < 2**63, f"seed is {seed}; it must be a whole number from 0 to 2**63 - 1")
+def _check_sampling(options: "TextOptions | ImageOptions") -> None:
+    _number(options, "temperature", lambda value: value >= 0, "a number of 0 (always the likeliest) or more")
+    _number(options, "top_p", lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+    _whole(options, "top_k", 0, "a whole number of 0 (off) or more")
+    if options.seed is not None:
+        _whole(options, "seed", 0, "a whole number from 0 to 2**63 - 1")
+        if options.seed >= 2**63:
+            raise PromptError(f"seed is {options.seed}; it must be a whole number from 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True)
@@ -116,10 +132,12 @@ class TextOptions:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be 1 or more")
-        _check(all(self.stop), "stop holds an empty string; give strings of one character or more")
-        _check_sampling(self.temperature, self.top_p, self.top_k)
-        check_seed(self.seed)
+        _whole(self, "max_tokens", 1, "a whole number of 1 or more")
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if not all(isinstance(text, str) and text for text in stop):
+            raise PromptError(f"stop is {self.stop!r}; it must be texts of one character or more")
+        object.__setattr__(self, "stop", stop)
+        _check_sampling(self)
 
 
 @dataclass(frozen=True)
@@ -139,11 +157,9 @@ class ImageOptions:
     steps: int = 30
 
     def __post_init__(self) -> None:
-        _check(self.n >= 1, f"n is {self.n}; ask for 1 image or more")
-        _check(
-            self.guidance is None or (isfinite(self.guidance) and self.guidance >= 0),
-            f"guidance is {self.guidance}; it must be a number of 0 or more (1 is off, 5 is usual for Janus, 2 for JanusFlow)",
-        )
-        _check(self.steps >= 1, f"steps is {self.steps}; it must be 1 or more (30 is usual)")
-        _check_sampling(self.temperature, self.top_p, self.top_k)
-        check_seed(self.seed)
+        _whole(self, "n", 1, "a whole number of 1 or more")
+        _whole(self, "steps", 1, "a whole number of 1 or more (30 is usual)")
+        if self.guidance is not None:
+            words = "a number of 0 or more (1 is off, 5 is usual for Janus, 2 for JanusFlow)"
+            _number(self, "guidance", lambda value: value >= 0, words)
+        _check_sampling(self)

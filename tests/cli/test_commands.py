@@ -275,7 +275,7 @@ def test_an_output_that_cannot_be_written_is_said_before_painting(checkpoint: Pa
         ("-n", "0", "n is 0"),
         ("--guidance", "nan", "guidance is nan"),
         ("--guidance", "inf", "guidance is inf"),
-        ("--temperature", "-1", "temperature is -1"),
+        ("--temperature", "-1", "temperature is -1.0|0"),
         ("--top-p", "0", "top_p is 0"),
         ("--steps", "0", "steps is 0"),
         ("--seed", "-3", "seed is -3"),

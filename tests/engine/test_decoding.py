@@ -207,9 +207,23 @@ def test_what_does_not_fit_the_context_is_refused_with_both_numbers(janus: Janus
 
 
 def test_options_out_of_range_are_refused_by_name(janus: Janus):
-    for setting, value in (("n", 0), ("guidance", float("nan")), ("guidance", float("inf")), ("steps", 0), ("seed", -1)):
-        with pytest.raises(PromptError, match=setting):
-            janus.generate("a cube", **{setting: value})
+    wrong = {
+        "n": (0, 1.5, "3", True, None),
+        "guidance": (float("nan"), float("inf"), -1, "5"),
+        "steps": (0, 1.5, None),
+        "seed": (-1, 1.5, 2**63),
+        "temperature": (-1, None, "1"),
+        "top_p": (0, 1.1, float("nan")),
+        "top_k": (-1, 2.5),
+    }
+    for setting, values in wrong.items():
+        for value in values:
+            with pytest.raises(PromptError, match=f"{setting} is .*; it must be"):
+                janus.generate("a cube", **{setting: value})
+    for setting, value in (("max_tokens", 0), ("max_tokens", 2.5), ("stop", [""]), ("stop", [3])):
+        with pytest.raises(PromptError, match=f"{setting} is .*; it must be"):
+            janus.understand("Hello", **{setting: value})
+    assert ImageOptions(seed=np.int64(3), guidance=np.float32(2)) == ImageOptions(seed=3, guidance=2.0)
     with pytest.raises(PromptError, match="unknown setting 'size'; there are"):
         janus.generate("a cube", size=512)
     with pytest.raises(PromptError, match="empty"):
