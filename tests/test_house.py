@@ -79,7 +79,9 @@ def test_loading_and_running_never_need_transformers():
     assert _python("from openjanus import load; import sys; print('transformers' in sys.modules)") == "False"
 
 
-@pytest.mark.parametrize("arguments", [[], ["understand"], ["generate"], ["chat"], ["inspect"], ["convert"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["understand"], ["generate"], ["chat"], ["train"], ["evaluate"], ["inspect"], ["convert"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]):
     # This, and not a time, is what keeps help quick: it takes about 0.15 s of CPU time, torch alone would take 2 s.
     heavy = "{'torch', 'transformers', 'numpy', 'PIL', 'tokenizers', 'safetensors', 'huggingface_hub'}"

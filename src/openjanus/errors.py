@@ -22,3 +22,7 @@ class ImageError(JanusError):
 
 class PromptError(JanusError):
     """A prompt, or an option of a request, is outside what the model allows."""
+
+
+class TrainingError(JanusError):
+    """A training run cannot go on: a loss that is no number, a full disk, too little memory."""

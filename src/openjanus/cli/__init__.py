@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from openjanus.cli import chat, convert, generate, inspect, understand
+from openjanus.cli import chat, convert, evaluate, generate, inspect, train, understand
 from openjanus.cli.console import fail
 from openjanus.errors import JanusError
 
@@ -15,7 +15,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (understand.understand, generate.generate, chat.chat, inspect.inspect, convert.convert):
+for command in (
+    understand.understand,
+    generate.generate,
+    chat.chat,
+    train.train,
+    evaluate.evaluate,
+    inspect.inspect,
+    convert.convert,
+):
     app.command()(command)
 
 

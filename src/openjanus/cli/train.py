@@ -1,0 +1,51 @@
+"""`openjanus train`: carry a recipe through its stages."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openjanus.cli import options
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name in recipes/, or the path of a recipe's .py file.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, e.g. stages.adapt.steps=100 seed=1.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The run's folder.", show_default="runs/NAME")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run two steps of each stage, print the plan, write nothing.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches ahead.")] = 0,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Train a model by a recipe, and print where it is.
+
+    openjanus train tiny_janus stages.adapt.steps=100 -o runs/first
+
+    A run that was stopped goes on where it was: give the same command again. Ctrl-C finishes the step and saves. On several GPUs:
+    torchrun --nproc-per-node 8 -m openjanus train RECIPE ...
+    """
+    from openjanus.cli.training_progress import training_progress
+    from openjanus.train import parallel, plan, trainer
+    from openjanus.train.overrides import override
+    from openjanus.train.recipe_files import load_recipe
+
+    chosen = override(load_recipe(recipe), settings or [])
+    folder = output or Path("runs") / chosen.name
+    with parallel.joined(device) as world:
+        if dry_run:
+            expected = plan.dry_run(chosen, world)
+            if world.leads:
+                print(json.dumps(expected.to_json(), ensure_ascii=False) if as_json else expected.to_text())
+            return
+        with training_progress(chosen.name, speaks=world.leads) as reporter:
+            result = trainer.train(chosen, folder, world, reporter, workers)
+    if world.leads and result.final is not None:
+        print(json.dumps({"folder": str(result.final), "steps": result.step}) if as_json else result.final)
+    if result.signal is not None:
+        # What a process says that a signal has ended, so that scripts do not take the run for finished.
+        raise typer.Exit(128 + result.signal)

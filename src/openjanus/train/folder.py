@@ -1,0 +1,101 @@
+"""The folder of a run: recipe.json, metrics.jsonl, state/, previews/, final/. Things appear there whole or not at all."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from openjanus.checkpoints.writing import write_file
+from openjanus.errors import ConfigError, TrainingError
+from openjanus.train.recipe import Recipe, flat
+
+# What makes the model and the data. A stage may change between two halves of a run; these may not.
+_FIXED = ("name", "seed", "settings")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A disk that refuses becomes a TrainingError, which says that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be written: {error.strerror or error}; what was saved before is intact. "
+            "Make room and start the same command again: the run goes on from its newest state"
+        ) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """No other process trains in the folder meanwhile; TrainingError if one does. A lock ends with its process, killed or not."""
+    place = folder.resolve()
+    path = place.with_name(f".{place.name}.lock")
+    with writing(folder):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"another process is training in {folder}; wait for it, or choose another folder with -o"
+            ) from None
+        yield
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file or folder is while it is being written."""
+    return path.with_name(f"{path.name}.partial")
+
+
+@contextmanager
+def aside(folder: Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes the place of `folder` when the block ends well and vanishes when it does not."""
+    partial, old = partial_of(folder), folder.with_name(f"{folder.name}.old")
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def settle(folder: Path, recipe: Recipe) -> list[str]:
+    """Write the resolved recipe into a run's folder, and tell what has changed since the run was last there.
+
+    ConfigError if the folder holds something else: another run, or no run at all.
+    """
+    path, values = folder / "recipe.json", recipe.to_json()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose a folder with -o")
+    changes = []
+    if path.is_file():
+        changes = _changes(json.loads(path.read_text(encoding="utf-8")), values, folder)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty and holds no run; choose another folder with -o")
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(partial_of(path), (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+        partial_of(path).replace(path)
+    return changes
+
+
+def _changes(old: dict[str, object], new: dict[str, object], folder: Path) -> list[str]:
+    """Differences in what both recipes say; ConfigError if they concern what a run is."""
+    before, after = flat(old), flat(new)
+    changed = [key for key in before if key in after and before[key] != after[key]]
+    fixed = [key for key in changed if key.split(".")[0] in _FIXED]
+    if fixed:
+        key = fixed[0]
+        raise ConfigError(
+            f"{folder} holds another run: {key} is {before[key]!r} there and {after[key]!r} here; "
+            "choose another folder with -o, or give the same settings"
+        )
+    return [f"{key} {before[key]} -> {after[key]}" for key in changed]

@@ -1,0 +1,171 @@
+"""The learning of one stage: a module made ready for it, the optimizers that move it, and the step."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from openjanus.errors import ConfigError, TrainingError
+from openjanus.train.losses import Total, add_up, backward
+from openjanus.train.optimizer import Average, build_optimizer, clip
+from openjanus.train.parallel import World, gathered, spread, whole_tensors
+from openjanus.train.parts import belongs, freeze, sizes, trainable
+from openjanus.train.recipe import Recipe
+from openjanus.train.stage import Stage
+from openjanus.train.task import Batch, Phase
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to, over all processes: the loss that was lowered, each loss's mean, each phase's gradient norm."""
+
+    loss: float
+    losses: dict[str, float]
+    gradient_norms: dict[str, float]
+    rate: float
+    tokens: int
+
+
+class Learner:
+    """A task's module in one stage, with an optimizer a phase and perhaps a moving average. Every process has one."""
+
+    def __init__(self, recipe: Recipe, stage: Stage, world: World) -> None:
+        torch.manual_seed(recipe.seed)
+        self.task = recipe.task(recipe)
+        self.stage = stage
+        self._seed = recipe.seed
+        self._world = world
+        freeze(self.task.module, stage.frozen, f"stages.{stage.name}.frozen")
+        self.sizes = sizes(self.task.module)
+        spread(self.task, stage, world)
+        self._moving = trainable(self.task.module)
+        self._phases = self.task.phases
+        self._moved = [self._moved_by(phase) for phase in self._phases]
+        times = Counter(name for moved in self._moved for name in moved)
+        assert all(times[name] == 1 for name in self._moving), f"each parameter belongs in one phase: {times}"
+        self._optimizers = [build_optimizer(self.task.module, moved, stage) for moved in self._moved]
+        self._average = None if stage.ema is None else Average(self._moving, stage.ema)
+
+    def _moved_by(self, phase: Phase[Any]) -> dict[str, nn.Parameter]:
+        found = {name: one for name, one in self._moving.items() if not phase.parameters or belongs(name, phase.parameters)}
+        if not found:
+            raise ConfigError(
+                f"stages.{self.stage.name}.frozen leaves the phase {phase.name} nothing to train; leave it something"
+            )
+        return found
+
+    def module_tensors(self) -> dict[str, Tensor]:
+        """The module's tensors by their names in a state."""
+        return {f"module.{name}": tensor for name, tensor in self.task.module.state_dict().items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a state holds of this learner: the very tensors that the next step uses."""
+        found = self.module_tensors()
+        for phase, moved, optimizer in zip(self._phases, self._moved, self._optimizers, strict=True):
+            for name, parameter in moved.items():
+                found |= {f"optimizer.{phase.name}.{name}.{key}": t for key, t in optimizer.state[parameter].items()}
+        if self._average is not None:
+            found |= {f"average.{name}": tensor for name, tensor in self._average.tensors.items()}
+        return found
+
+    def begin(self) -> None:
+        """Start from the module as the stage before has left it, now that it has been filled in."""
+        if self._average is not None:
+            self._average.restart()
+
+    def result(self) -> dict[str, Tensor]:
+        """What was learned: the module's tensors, averaged, whole, on the CPU; nothing on all processes but the first."""
+        with self._averaged():
+            return whole_tensors(self.task.module, self._world)
+
+    def preview(self, folder: Path | None, step: int) -> None:
+        """Let the task show what it has learned: in eval mode, averaged, whole; nothing of this outlasts the call."""
+        modes = {part: part.training for part in self.task.module.modules()}
+        with self._averaged(), gathered(self.task.module), torch.no_grad():
+            self.task.module.eval()
+            self.task.preview(folder, step)
+        for part, training in modes.items():
+            part.training = training
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        with nullcontext() if self._average is None else self._average.in_place():
+            yield
+
+    def learn(self, step: int, batches: Sequence[Batch[Any]]) -> Outcome:
+        """Take step `step` of the stage, counted from 0, with this process's micro-batches.
+
+        TrainingError, before the phase at fault has moved anything: a loss or gradient that is no finite number, nothing to learn
+        from, too little memory.
+        """
+        self._reseed(step)
+        total = add_up(batches, self._world)
+        self._check(step, total)
+        with self._fitting():
+            return self._learn(step, batches, total)
+
+    def _learn(self, step: int, batches: Sequence[Batch[Any]], total: Total) -> Outcome:
+        contents = [batch.content.to(self._world.device) for batch in batches]
+        rate = self.stage.rate_at(step)
+        lowered = 0.0
+        losses: dict[str, float] = {}
+        norms: dict[str, float] = {}
+        for phase, moved, optimizer in zip(self._phases, self._moved, self._optimizers, strict=True):
+            loss, means = backward(phase, contents, total, self.stage, self._world)
+            norms[phase.name] = clip(moved, self.stage.clip)
+            self._check_finite(means, norms[phase.name])
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            # The whole module's: a phase also leaves gradients in parameters that it does not move.
+            self.task.module.zero_grad()
+            lowered += loss
+            losses |= means
+        if self._average is not None:
+            self._average.update()
+        self.task.after_step(self.stage, step)
+        return Outcome(lowered, losses, norms, rate, total.tokens)
+
+    def _reseed(self, step: int) -> None:
+        """All chance in a step comes from the seed, the stage, the step and the process, so that no state need hold it."""
+        words = np.random.SeedSequence([self._seed, crc32(self.stage.name.encode()), step, self._world.rank])
+        torch.manual_seed(int(words.generate_state(1, np.uint64)[0]))
+
+    def _check(self, step: int, total: Total) -> None:
+        where = f"step {step} of stage {self.stage.name}"
+        if total.idle:
+            raise TrainingError(
+                f"{where} leaves a process without samples: stages.{self.stage.name}.batch is {self.stage.batch} "
+                f"and there are {self._world.size} processes; raise it or use fewer"
+            )
+        if not any(total.counts.values()):
+            raise TrainingError(f"{where} has nothing to learn from: no sample of it supervises anything; look at the data")
+
+    def _check_finite(self, losses: Mapping[str, float], norm: float) -> None:
+        numbers = {f"the loss {name}": loss for name, loss in losses.items()} | {"the gradient's norm": norm}
+        for name, number in numbers.items():
+            if not math.isfinite(number):
+                raise TrainingError(
+                    f"{name} is {number}; the step was not taken. A lower stages.{self.stage.name}.rate "
+                    f"(now {self.stage.rate:g}), a longer warmup or a smaller clip may help"
+                )
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise TrainingError(
+                    f"stage {self.stage.name} does not fit into the memory of {self._world.device}; set "
+                    f"stages.{self.stage.name}.micro_batch lower, or checkpointing=true, or use more processes"
+                ) from error
+            raise

@@ -1,0 +1,84 @@
+"""A step's losses: sums over micro-batches and processes, divided once by what the whole step holds.
+
+So a step is the same step however its samples are packed, split into micro-batches or spread over processes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openjanus.train.parallel import World
+from openjanus.train.stage import Stage
+from openjanus.train.task import Batch, Loss, Phase
+
+
+@dataclass(frozen=True)
+class Total:
+    """What all micro-batches of all processes hold together.
+
+    rounds: micro-batches of the process that has most; idle: whether some process has none.
+    """
+
+    counts: Mapping[str, float]
+    tokens: int
+    rounds: int
+    idle: bool
+
+    def under(self, name: str, loss: Loss) -> float:
+        """What a loss's sum is divided by to be lowered; 1 where there is nothing, so that it stays 0."""
+        key = loss.over or name
+        assert key in self.counts, f"the loss {name} is to be divided by {key}, which batches do not count: {list(self.counts)}"
+        return self.counts[key] or 1.0
+
+
+def add_up(batches: Sequence[Batch[Any]], world: World) -> Total:
+    """The total of a step, from this process's part of it."""
+    shares = world.gather(([batch.counts for batch in batches], sum(batch.tokens for batch in batches)))
+    totals: dict[str, float] = {}
+    for counts in (counts for share, _ in shares for counts in share):
+        for name, count in counts.items():
+            totals[name] = totals.get(name, 0) + count
+    rounds = [len(share) for share, _ in shares]
+    return Total(totals, sum(tokens for _, tokens in shares), max(rounds), min(rounds) == 0)
+
+
+def backward(
+    phase: Phase[Any], contents: Sequence[Any], total: Total, stage: Stage, world: World
+) -> tuple[float, dict[str, float]]:
+    """Leave the gradients of a phase's loss over the whole step; return that loss, and the mean of each of its losses."""
+    lowered: list[Tensor] = []
+    sums: dict[str, Tensor] = {}
+    for number in range(total.rounds):
+        # All processes run the module equally often; one with fewer micro-batches runs its last again, for nothing.
+        share = 1.0 if number < len(contents) else 0.0
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=stage.precision == "bfloat16"):
+            losses = phase.losses(contents[min(number, len(contents) - 1)])
+        if not losses:
+            continue
+        parts = [loss.sum.float() * (loss.weight * share / total.under(name, loss)) for name, loss in losses.items()]
+        whole = torch.stack(parts).sum()
+        if whole.requires_grad:
+            # Sharding divides the sum over the processes by their number; here that is undone.
+            (whole * world.size).backward()
+        lowered.append(whole.detach())
+        for name, loss in losses.items():
+            if total.counts.get(name) == 0:
+                continue
+            # For people: a mean over its own kind, where its kind is counted.
+            mean = loss.sum.detach().float() * (share / (total.counts.get(name) or total.under(name, loss)))
+            sums[name] = sums[name] + mean if name in sums else mean
+    return _over_processes(lowered, sums, world)
+
+
+def _over_processes(lowered: Sequence[Tensor], sums: Mapping[str, Tensor], world: World) -> tuple[float, dict[str, float]]:
+    """The loss and the means of all processes, from this one's shares of them."""
+    # One look at the device for all numbers: each would wait for it.
+    values = torch.stack([*lowered, *sums.values()]).tolist() if lowered else []
+    own: dict[str, float] = dict(zip(sums, values[len(lowered) :], strict=True))
+    shares = world.gather((sum(values[: len(lowered)]), own))
+    names = dict.fromkeys(name for _, part in shares for name in part)
+    means = {name: sum(part.get(name, 0.0) for _, part in shares) for name in names}
+    return sum(loss for loss, _ in shares), means

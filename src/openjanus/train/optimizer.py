@@ -1,0 +1,78 @@
+"""AdamW as the papers use it, and the moving average of what it moves."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW
+
+from openjanus.train.stage import Stage
+
+# The papers do not say what decays. These do: the matrices that multiply. Biases, norms and single
+# vectors set a level rather than multiply, and a row of an embedding table would shrink in every step that does not read it.
+_DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
+
+
+def build_optimizer(module: nn.Module, parameters: Mapping[str, nn.Parameter], stage: Stage) -> AdamW:
+    """AdamW for some of a module's parameters with a stage's numbers; its state is there from the beginning, as zeros."""
+    matrices = {id(part.weight) for part in module.modules() if isinstance(part, _DECAYING)}
+    decaying = [parameter for parameter in parameters.values() if id(parameter) in matrices]
+    others = [parameter for parameter in parameters.values() if id(parameter) not in matrices]
+    groups = [{"params": decaying, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    filled = [group for group in groups if group["params"]]
+    optimizer = AdamW(filled, lr=stage.rate, betas=stage.betas, eps=stage.epsilon, fused=True)
+    for parameter in parameters.values():
+        # What AdamW would make in its first step. Made now, a state has the same tensors before it and after it.
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
+
+
+def clip(parameters: Mapping[str, nn.Parameter], limit: float) -> float:
+    """The norm of all gradients together, over all processes; they are scaled down to `limit` if it is larger (0: never)."""
+    norm = torch.nn.utils.clip_grad_norm_(parameters.values(), limit or float("inf"))
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+
+class Average:
+    """The exponential moving average of parameters: average <- ratio * average + (1 - ratio) * parameter, after every step.
+
+    It begins at the parameters' values, so it needs no correction for its first steps.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], ratio: float) -> None:
+        self.tensors: dict[str, Tensor] = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        self._parameters = parameters
+        self._ratio = ratio
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin again at the parameters' present values."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(self._parameters[name])
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take a step towards the parameters."""
+        for name, tensor in self.tensors.items():
+            tensor.lerp_(self._parameters[name], 1 - self._ratio)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The parameters hold the average inside the block, and their own values after it."""
+        own = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        self._put(self.tensors)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.copy_(tensors[name])

@@ -1,0 +1,118 @@
+"""Processes, and a module spread over them. Everything here is applied from outside; models know nothing of it.
+
+torchrun starts the processes and says in the environment who is who, which is read here alone. Without it there is one.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+
+from openjanus.device import pick_device
+from openjanus.train.stage import Stage
+from openjanus.train.task import Task
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, seen from one of them."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks to people."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Everyone's small value, in order of rank, to everyone."""
+        if self.size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def barrier(self) -> None:
+        """Wait for everyone."""
+        self.gather(None)
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[World]:
+    """The world this process belongs to, for the length of the block; ConfigError for a device that is not here."""
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    place = pick_device(device)
+    if size == 1:
+        yield World(0, 1, place)
+        return
+    if place.type == "cuda":
+        place = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(place)
+    # gloo beside nccl carries the small values that live on the CPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+    try:
+        world = World(rank, size, place)
+        yield world
+        # Who leaves while others still talk makes them fail. After an error nobody waits: the others may never come.
+        world.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def spread(task: Task[Any], stage: Stage, world: World) -> None:
+    """Make a task's module ready to train here: on the device, float32, then checkpointing, then compile, then sharding.
+
+    The order matters: a compiled block holds its own recomputation, and sharding gathers and frees a block around both. All
+    wrap `forward` in place, so parameters keep their names. Sharding is FSDP2 over all processes, block by block.
+    """
+    task.module.to(world.device, torch.float32)
+    blocks = [block for name in task.blocks for block in task.module.get_submodule(name).children()]
+    for block in blocks:
+        if stage.checkpointing:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        if stage.compile:
+            block.forward = torch.compile(block.forward)
+    if world.size == 1:
+        return
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    for module in (*blocks, task.module):
+        fully_shard(module, mesh=mesh)
+    for name in task.entrances:
+        register_fsdp_forward_method(task.module, name)
+
+
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """Inside the block every process holds all parameters, so that any part of the module may be called (without gradient)."""
+    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in sharded:
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in sharded:
+            part.reshard()
+
+
+def whole_tensors(module: nn.Module, world: World) -> dict[str, Tensor]:
+    """The module's state_dict on the CPU, gathered tensor by tensor; empty on all processes but the first."""
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if world.leads:
+            tensors[name] = whole.detach().cpu().clone()
+    return tensors

@@ -1,0 +1,30 @@
+"""The text tokenizer: a byte-level BPE with the published special tokens, trained with the `tokenizers` library."""
+
+from collections.abc import Iterable
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from openjanus.errors import ConfigError
+from openjanus.processing.tokenizer import BOS, EOS, GENERATION_START, IMAGE, IMAGE_END, IMAGE_START, PAD
+
+# The strings of the published checkpoints (reference/README.md); ids are looked up by string everywhere.
+SPECIAL_TOKENS = (BOS, EOS, PAD, IMAGE, IMAGE_START, IMAGE_END, "<|User|>", "<|Assistant|>", GENERATION_START)
+
+
+def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> tokenizers.Tokenizer:
+    """A byte-level BPE of `vocabulary` entries, the special tokens last; every text can be written with it.
+
+    ConfigError if the vocabulary has no room for the 256 bytes and the special tokens.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    merged = vocabulary - len(SPECIAL_TOKENS)
+    if merged < len(alphabet):
+        raise ConfigError(f"a vocabulary of {vocabulary} is too small; bytes and special tokens alone take {len(alphabet) + 9}")
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=merged, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    return backend

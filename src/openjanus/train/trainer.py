@@ -1,0 +1,185 @@
+"""A run from beginning to end: its stages one after the other, states on the way, what was learned as a folder at the end.
+
+Every stage begins as a resumed run does, with a module built anew and filled from the newest state: there is one way to go on.
+"""
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from openjanus.errors import CheckpointError, TrainingError
+from openjanus.train.data import follow
+from openjanus.train.folder import aside, locked, settle, writing
+from openjanus.train.learner import Learner, Outcome
+from openjanus.train.metrics import Curves, Line, memory_mib
+from openjanus.train.parallel import World
+from openjanus.train.recipe import Recipe
+from openjanus.train.stage import Stage
+from openjanus.train.state import Place, load_state, read_place, save_state, states
+from openjanus.train.stopping import Stopping
+
+
+class Reporter(Protocol):
+    """Who follows a run on a screen."""
+
+    def note(self, text: str) -> None:
+        """Something has happened that is worth a line."""
+
+    def step(self, line: Line, steps: int) -> None:
+        """A step of the run's `steps` is done."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: `final` holds what was learned, or `signal` is what stopped it before."""
+
+    step: int
+    final: Path | None
+    signal: int | None
+
+
+def train(recipe: Recipe, folder: Path, world: World, reporter: Reporter, workers: int = 0) -> Result:
+    """Carry a recipe through all of its stages in a folder, from the newest state there if there is one.
+
+    Every process calls it. workers: processes that prepare batches ahead, beside each of these. Ctrl-C and SIGTERM end it after
+    a step, with a state. ConfigError if the folder holds another run, TrainingError if this one cannot go on; what was saved
+    before stays whole.
+    """
+    with locked(folder) if world.leads else nullcontext():
+        if world.leads:
+            for change in settle(folder, recipe):
+                reporter.note(f"changed since this run was last here: {change}")
+        world.barrier()
+        return _Run(recipe, folder, world, reporter, workers).go()
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, folder: Path, world: World, reporter: Reporter, workers: int) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        self._world = world
+        self._reporter = reporter
+        self._workers = workers
+        self._states = folder / "state"
+        self._final = folder / "final"
+        self._place = next(map(read_place, states(self._states)), None)
+
+    def go(self) -> Result:
+        stages, done = self._left()
+        if done and self._final.is_dir():
+            self._reporter.note("this run is finished; to go on, raise the steps of its last stage")
+            return Result(self._step, self._final, None)
+        if self._place is not None:
+            self._reporter.note(f"going on from step {self._step}, in stage {self._place.stage}")
+        with Stopping(self._world.leads) as stopping, self._curves() as curves:
+            for stage in stages:
+                signal = self._stage(stage, stopping, curves)
+                if signal is not None:
+                    return Result(self._step, None, signal)
+        return Result(self._step, self._final, None)
+
+    @property
+    def _step(self) -> int:
+        return self._place.step if self._place else 0
+
+    def _left(self) -> tuple[tuple[Stage, ...], bool]:
+        """The stages that are not over (the last is always among them), and whether all are."""
+        stages = self._recipe.stages
+        if self._place is None:
+            return stages, False
+        names = [stage.name for stage in stages]
+        if self._place.stage not in names:
+            raise CheckpointError(
+                f"{self._states} stands in a stage {self._place.stage!r}, which the recipe does not have "
+                f"({', '.join(names)}); give it back its name or choose another folder with -o"
+            )
+        index = names.index(self._place.stage)
+        over = self._place.stage_step >= stages[index].steps
+        last = index + 1 == len(stages)
+        return stages[index + (over and not last) :], over and last
+
+    def _curves(self) -> "Curves | nullcontext[None]":
+        return Curves(self._folder, self._step) if self._world.leads else nullcontext()
+
+    def _stage(self, stage: Stage, stopping: Stopping, curves: Curves | None) -> int | None:
+        """Finish a stage, and the run if it is the last; the signal, if one has stopped it."""
+        learner = Learner(self._recipe, stage, self._world)
+        start = self._fill(learner)
+        clock = time.perf_counter()
+        for step, batches in follow(learner.task, stage, start, self._world, self._workers):
+            try:
+                outcome = learner.learn(step, batches)
+            except TrainingError as error:
+                raise TrainingError(f"step {self._step + 1}: {error}. {self._safe()}") from error
+            before, clock = clock, time.perf_counter()
+            self._advance(stage, step)
+            if curves is not None:
+                line = self._line(learner, outcome, clock - before)
+                curves.add(line)
+                self._reporter.step(line, self._recipe.steps)
+            signal = max(self._world.gather(stopping.signal or 0))
+            if signal or step + 1 == stage.steps or self._step % self._recipe.save_every == 0:
+                self._save(learner, curves)
+            if signal:
+                return signal
+            if self._recipe.preview_every and self._step % self._recipe.preview_every == 0:
+                self._preview(learner)
+        if stage is self._recipe.stages[-1]:
+            self._finish(learner)
+        return None
+
+    def _fill(self, learner: Learner) -> int:
+        """Fill a stage's learner from the newest state, if there is one; the step of the stage that comes next."""
+        if self._place is None:
+            return 0
+        inside = self._place.stage == learner.stage.name
+        goes_on = inside or learner.stage.continues
+        load_state(states(self._states)[0], learner.tensors() if goes_on else learner.module_tensors())
+        if not goes_on:
+            learner.begin()
+        return self._place.stage_step if inside else 0
+
+    def _advance(self, stage: Stage, step: int) -> None:
+        samples = (self._place.samples if self._place else 0) + stage.batch
+        self._place = Place(stage.name, step + 1, self._step + 1, samples)
+
+    def _line(self, learner: Learner, outcome: Outcome, seconds: float) -> Line:
+        assert self._place is not None
+        return Line(
+            step=self._place.step,
+            stage=self._place.stage,
+            loss=outcome.loss,
+            losses=outcome.losses,
+            gradient_norms=outcome.gradient_norms,
+            rate=outcome.rate,
+            samples=self._place.samples,
+            samples_per_second=learner.stage.batch / seconds,
+            tokens_per_second=outcome.tokens / seconds,
+            memory_mib=memory_mib(self._world.device),
+            metrics=dict(learner.task.metrics()),
+        )
+
+    def _save(self, learner: Learner, curves: Curves | None) -> None:
+        assert self._place is not None
+        if curves is not None:
+            curves.sync()
+        save_state(self._states, learner.tensors(), self._place, self._world)
+
+    def _preview(self, learner: Learner) -> None:
+        folder = self._folder / "previews" / f"{self._step:08d}"
+        with writing(folder), aside(folder) if self._world.leads else nullcontext() as partial:
+            learner.preview(partial, self._step)
+
+    def _finish(self, learner: Learner) -> None:
+        tensors = learner.result()
+        if self._world.leads:
+            with writing(self._final), aside(self._final) as partial:
+                learner.task.export(partial, tensors)
+        self._world.barrier()
+
+    def _safe(self) -> str:
+        """Where a run that has failed can go on."""
+        kept = states(self._states)
+        return f"The last state is that of step {int(kept[0].name)}, in {self._states}" if kept else "No state was saved yet"

@@ -1,0 +1,159 @@
+"""Unified training of a Janus or JanusFlow: text, understanding and generation in one model, by one loss each.
+
+Janus, sections 3.3 and 4.1; Janus-Pro, section 2.2; JanusFlow, sections 3.3 and 3.4. Which parts move, how fast, on what mix is
+the stages' business (recipes/); what the papers leave open is a setting here, with its default and reason.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openjanus.checkpoints.save import save_checkpoint
+from openjanus.config import JanusConfig
+from openjanus.data.documents import Writer
+from openjanus.data.packing import batch, pack
+from openjanus.data.samples import Kind, Mixture, Sample, Source
+from openjanus.janus import Janus
+from openjanus.models.alignment import Alignment
+from openjanus.models.janus import JanusModel
+from openjanus.processing.prompts import Processor
+from openjanus.train.recipe import Recipe
+from openjanus.train.stage import Stage
+from openjanus.train.task import Batch, Loss, Task
+from openjanus.types import IGNORE, TrainingBatch
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from: a model with weights, everything around it, and the sources of its samples by kind.
+
+    by_stage: other sources for some stages, by the stage's name (single objects first, Janus section 4.2).
+    """
+
+    model: JanusModel
+    processor: Processor
+    sources: Mapping[Kind, Source]
+    by_stage: Mapping[str, Mapping[Kind, Source]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UnifiedSettings:
+    """What a unified run can be told beside its stages."""
+
+    context: int = 4096
+    """Tokens of a packed row (Janus-Pro, Table 1)."""
+    guidance_dropout: float = 0.1
+    """Share of pictures learned without their text (Janus, footnote 2; JanusFlow, section 3.4)."""
+    supervise_prompts: tuple[str, ...] = ()
+    """Stages in which questions are learned as well as answers. Papers: loss "on the text sequence" in stages 1 and 2 of Janus,
+    on the response alone in JanusFlow; whether that means prompts too is not said, so the default is answers alone."""
+    alignment: bool = False
+    """Representation alignment (JanusFlow, section 3.4)."""
+    alignment_weight: float = 1.0
+    alignment_block: int = 6
+    alignment_width: int = 2048
+    """Width inside the alignment's MLP, which the paper does not give; 2048 is REPA's."""
+    random_crop: bool = True
+    preview_prompts: tuple[str, ...] = ()
+    preview_questions: tuple[str, ...] = ()
+    preview_image: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class UnifiedModel(JanusModel):
+    """A Janus with the alignment MLP that helps it learn; `losses` is the one way in."""
+
+    def __init__(self, config: JanusConfig, alignment: Alignment | None) -> None:
+        super().__init__(config)
+        self.alignment = alignment
+
+    def learn(self, content: TrainingBatch) -> dict[str, tuple[Tensor, int]]:
+        """The losses of a batch, with alignment if there is an MLP for it."""
+        return self.losses(content, self.alignment)
+
+
+class UnifiedTask(Task[TrainingBatch]):
+    """Text, understanding and generation, mixed in each step by the stage's exact ratio."""
+
+    blocks = ("language.model.layers",)
+    entrances = ("learn",)
+
+    def __init__(self, recipe: Recipe, settings: UnifiedSettings, start: Callable[[], Start]) -> None:
+        self.recipe, self.settings = recipe, settings
+        started = start()
+        self.config = started.model.config
+        self.processor, self.sources, self.by_stage = started.processor, started.sources, started.by_stage
+        self.module: UnifiedModel = self._build(started.model)
+        # One cross-entropy over all supervised positions where both kinds are tokens; a velocity's error is a mean of its own.
+        self.over = "positions" if self.config.generation.counts_with_text else None
+
+    def _build(self, model: JanusModel) -> UnifiedModel:
+        settings, width = self.settings, model.config.language.hidden_size
+        tower = model.config.understanding.encoder.width
+        alignment = Alignment(width, tower, settings.alignment_block, settings.alignment_width) if settings.alignment else None
+        with torch.device("meta"):
+            learner = UnifiedModel(model.config, None)
+        learner.load_state_dict(model.state_dict(), assign=True)
+        learner.alignment = alignment
+        return learner.float()
+
+    def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[TrainingBatch]]:
+        mixture = Mixture(self.by_stage.get(stage.name, self.sources), {kind: stage.mix[kind] for kind in stage.mix}, stage.batch)  # type: ignore[misc]
+        first = self._samples_before(stage)
+        own = mixture.samples(first // stage.batch + step)[rank::world]
+        size = stage.micro_batch or max(len(own), 1)
+        return [self._batch(stage, own[i : i + size]) for i in range(0, len(own), size)]
+
+    def _samples_before(self, stage: Stage) -> int:
+        """Samples that earlier stages have taken, rounded down to this stage's steps: stages go on through the same streams."""
+        before = 0
+        for other in self.recipe.stages:
+            if other.name == stage.name:
+                break
+            before += other.steps * other.batch
+        return before
+
+    def _batch(self, stage: Stage, samples: Sequence[Sample]) -> Batch[TrainingBatch]:
+        writer = Writer(
+            self.processor,
+            self.config.generation,
+            guidance_dropout=self.settings.guidance_dropout,
+            supervise_prompts=stage.name in self.settings.supervise_prompts,
+            random_crop=self.settings.random_crop,
+        )
+        rows = pack([writer.document(sample) for sample in samples], self.settings.context)
+        content = batch(rows, self.processor.tokenizer.pad)
+        text, pictures = int((content.labels != IGNORE).sum()), len(content.pictures)
+        image = pictures * self.config.generation.elements
+        aligned = pictures * self.config.understanding.encoder.patches
+        counts = {"text": text, "image": image, "positions": text + image, "alignment": aligned}
+        return Batch(content, counts, tokens=content.ids.numel())
+
+    def losses(self, content: TrainingBatch) -> Mapping[str, Loss]:
+        losses = {name: Loss(total, over=self.over) for name, (total, _) in self.module.learn(content).items()}
+        if "alignment" in losses:
+            losses["alignment"] = Loss(losses["alignment"].sum, self.settings.alignment_weight)
+        return losses
+
+    def preview(self, folder: Path | None, step: int) -> None:
+        janus = Janus(self.module, self.processor, "preview")
+        prompts, questions = list(self.settings.preview_prompts), list(self.settings.preview_questions)
+        pictures = janus.generate(prompts, seed=0) if prompts else []
+        image = [self.settings.preview_image] if self.settings.preview_image else []
+        answers = janus.understand(questions, [image] * len(questions), max_tokens=48) if questions else []
+        if folder is None:
+            return
+        for i, picture in enumerate(pictures):
+            picture.save(folder / f"{i}.png")
+        lines = [f"{i}.png: {prompt}" for i, prompt in enumerate(prompts)]
+        lines += [f"{question}\n  {answer}" for question, answer in zip(questions, answers, strict=True)]
+        (folder / "preview.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def export(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        model = JanusModel(self.config)
+        model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith("alignment.")})
+        save_checkpoint(model, self.processor, folder)
