@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from openjanus.errors import ImageError as ImageError
     from openjanus.errors import JanusError as JanusError
     from openjanus.errors import PromptError as PromptError
+    from openjanus.errors import TrainingError as TrainingError
     from openjanus.janus import Janus as Janus
     from openjanus.janus import load as load
     from openjanus.types import ImageOptions as ImageOptions
@@ -35,6 +36,7 @@ _HOME = {
     "ImageError": "openjanus.errors",
     "JanusError": "openjanus.errors",
     "PromptError": "openjanus.errors",
+    "TrainingError": "openjanus.errors",
 }
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
 
