@@ -80,5 +80,5 @@ def test_example_scripts_end_with_one_line_on_a_mistake(workplace: Path):
     command = [sys.executable, "examples/janus/run_generation_inference.py", "--model_path", "absent"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert done.stderr.startswith("error: there is no folder 'absent'")

@@ -33,4 +33,5 @@ if __name__ == "__main__":
     try:
         main()
     except openjanus.JanusError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

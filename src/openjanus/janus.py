@@ -1,6 +1,7 @@
 """A loaded model, as people use it: ask about images, paint images."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
@@ -45,7 +46,8 @@ class Janus:
 
         question: one, or a list of questions that run as one batch; images is then a list of lists, one a question.
         images: paths, bytes, data: URLs, PIL images or numpy arrays; they stand before the question unless it says where with
-        `<image_placeholder>`. stream: yield the answer in pieces as they come. system_prompt: None is the template's own.
+        `<image_placeholder>`. stream: yield the answer in pieces as they come, as they are; whole answers come without white space
+        around them. system_prompt: None is the template's own.
         settings: the fields of TextOptions (max_tokens, temperature, top_p, top_k, stop, seed).
         PromptError and ImageError say what to change.
         """
@@ -56,6 +58,8 @@ class Janus:
             return pieces if stream else "".join(pieces).strip()
         if stream:
             raise PromptError("stream=True takes one question; ask several without it, or one after the other")
+        if images is not None and not isinstance(images, list | tuple):
+            raise PromptError(f"{len(question)} questions came with one image; give a list of images for each question")
         groups = [()] * len(question) if images is None else [_images(group) for group in images]
         if len(groups) != len(question):
             raise PromptError(f"{len(question)} questions came with {len(groups)} lists of images; give one list a question")
@@ -101,7 +105,7 @@ class Janus:
         return paint(self.model, self.processor, texts, options, progress) if texts else []
 
 
-def load(name: str = "janus-tiny", device: str = "auto", dtype: str | torch.dtype | None = None) -> Janus:
+def load(name: str | Path = "janus-tiny", device: str | torch.device = "auto", dtype: str | torch.dtype | None = None) -> Janus:
     """The model of a checkpoint, ready to use.
 
     name: a bundled model ("janus-tiny", "janusflow-tiny"), a folder in any layout we read, or a Hugging Face id.
@@ -110,7 +114,7 @@ def load(name: str = "janus-tiny", device: str = "auto", dtype: str | torch.dtyp
     """
     where = pick_device(device)
     loaded = load_checkpoint(name, where, pick_dtype(dtype))
-    return Janus(loaded.model.eval(), loaded.processor, name, loaded.untrained)
+    return Janus(loaded.model.eval(), loaded.processor, str(name), loaded.untrained)
 
 
 def _images(images: Any) -> tuple[ImageSource, ...]:

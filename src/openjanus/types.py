@@ -160,6 +160,6 @@ class ImageOptions:
         _whole(self, "n", 1, "a whole number of 1 or more")
         _whole(self, "steps", 1, "a whole number of 1 or more (30 is usual)")
         if self.guidance is not None:
-            words = "a number of 0 or more (1 is off, 5 is usual for Janus, 2 for JanusFlow)"
-            _number(self, "guidance", lambda value: value >= 0, words)
+            words = "a number from 0 to 1000 (1 is off, 5 is usual for Janus, 2 for JanusFlow)"
+            _number(self, "guidance", lambda value: 0 <= value <= 1000, words)
         _check_sampling(self)

@@ -96,6 +96,13 @@ def test_generate_never_writes_over_a_file(checkpoint: Path, tmp_path: Path, cap
     assert {path.name for path in tmp_path.glob("*.png")} == {"cube.png", "cube_1.png", "cube_2.png"}
 
 
+def test_a_folder_may_have_a_dot_in_its_name(checkpoint: Path, tmp_path: Path, capsys: Capture):
+    (tmp_path / "some.png").mkdir()
+    for name in ("v1.5", "some.png"):
+        assert run("generate", "a cube", "--steps", "1", "-m", str(checkpoint), "-o", str(tmp_path / name)) == 0
+        assert len(list((tmp_path / name).glob("*.png"))) == 1
+
+
 # -- chat ----------------------------------------------------------------------------
 
 
@@ -265,7 +272,8 @@ def test_an_output_that_cannot_be_written_is_said_before_painting(checkpoint: Pa
     paint = ("generate", "a cube", "-m", str(checkpoint), "-o")
     mistake(capsys, *paint, str(tmp_path / "file"), says="cannot write|file|-o")
     mistake(capsys, *paint, str(tmp_path / "file" / "deeper"), says="cannot write|-o")
-    mistake(capsys, *paint, str(tmp_path / "cube.jpg"), says="cube.jpg|PNG")
+    mistake(capsys, *paint, str(tmp_path / ("x" * 300 + ".png")), says="cannot write|-o")
+    mistake(capsys, *paint, "nul\0byte", says="cannot write|-o")
     assert (tmp_path / "file").read_text() == "a file, no folder"
 
 

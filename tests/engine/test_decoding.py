@@ -125,11 +125,26 @@ def test_batched_padded_cached_flow_equals_one_at_a_time_full_forwards():
         assert np.abs(np.asarray(picture_.image) - expected).max() < 1.01
 
 
-def test_an_image_does_not_change_with_its_neighbours_and_equals_its_own_seed(janus: Janus):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_image_does_not_change_with_its_neighbours_and_equals_its_own_seed(variant: str, dtype: torch.dtype):
+    janus = tiny.tiny_janus(variant)
+    janus.model = copy.deepcopy(janus.model).to(dtype)
     together = janus.generate(["a red cube", "a much longer prompt about a blue ball"], n=3, seed=10, steps=4)
     alone = janus.generate("a much longer prompt about a blue ball", seed=12, steps=4)[0]
     assert np.array_equal(np.asarray(together[5]), np.asarray(alone))
     assert not np.array_equal(np.asarray(together[3]), np.asarray(together[4]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_sampled_answer_does_not_change_with_its_neighbours(variant: str, dtype: torch.dtype):
+    janus = tiny.tiny_janus(variant)
+    janus.model = copy.deepcopy(janus.model).to(dtype)
+    options = TextOptions(24, temperature=1.5, seed=3)
+    prompts = questions(janus)
+    steps = answer(janus.model, janus.processor.tokenizer, prompts, options)
+    together = ["".join(pieces) for pieces in zip(*steps, strict=True)]
+    alone = ["".join(p for (p,) in answer(janus.model, janus.processor.tokenizer, [prompt], options)) for prompt in prompts]
+    assert together == alone
 
 
 def test_guidance_1_leaves_the_blank_rows_out_and_gives_the_conditional_image(janus: Janus, monkeypatch: pytest.MonkeyPatch):

@@ -1,11 +1,10 @@
 """Attention, masks, rotary positions and the cache."""
 
-import pytest
 import torch
 
 import tiny
-from openjanus.models.attention import attend, causal_mask, rotary, rotate
-from openjanus.models.cache import KeyValueCache
+from openjanus.models.attention import attend, cache_mask, causal_mask, rotary, rotate
+from openjanus.models.cache import STRIDE, KeyValueCache
 
 
 def test_a_position_sees_earlier_attended_positions_and_itself():
@@ -45,17 +44,19 @@ def test_rotary_angles_are_exact_at_late_positions_in_half_precision():
     torch.testing.assert_close(half.float(), exact, rtol=0, atol=1 / 256)
 
 
-def test_the_cache_gives_back_what_was_kept_and_forgets_what_was_rolled_back():
+def test_cached_positions_see_what_is_attended_up_to_their_own_place():
+    attended = torch.tensor([[True, True, True, True], [True, False, True, True]])
+    mask = cache_mask(attended, torch.tensor([[1, 2], [2, 3]]))[:, 0].int().tolist()
+    assert mask[0] == [[1, 1, 0, 0], [1, 1, 1, 0]]
+    assert mask[1] == [[1, 0, 1, 0], [1, 0, 1, 1]]
+
+
+def test_the_cache_keeps_each_row_at_its_own_positions_and_writes_over_them():
     config = tiny.CONFIGS["janus"].language
-    cache = KeyValueCache(config, rows=1, capacity=4, device=torch.device("cpu"), dtype=torch.float32)
-    ones = torch.ones(1, config.kv_heads, 2, config.head_size)
-    cache.append(0, ones, ones)
-    cache.advance(2)
-    keys, values = cache.append(0, ones * 2, ones * 3)
-    assert keys[0, 0, :, 0].tolist() == [1, 1, 2, 2]
-    assert values[0, 0, :, 0].tolist() == [1, 1, 3, 3]
-    cache.advance(2)
-    cache.rollback(1)
-    assert cache.append(0, ones * 4, ones)[0][0, 0, :, 0].tolist() == [1, 4, 4]
-    with pytest.raises(AssertionError, match="do not fit"):
-        cache.append(0, torch.cat((ones, ones), dim=2), torch.cat((ones, ones), dim=2))
+    cache = KeyValueCache(config, rows=2, capacity=4, device=torch.device("cpu"), dtype=torch.float32)
+    assert cache.capacity == STRIDE, "room comes in whole strides"
+    ones = torch.ones(2, config.kv_heads, 2, config.head_size)
+    cache.write(0, torch.tensor([[0, 1], [1, 2]]), ones, ones, upto=4)
+    keys, values = cache.write(0, torch.tensor([[1, 2], [2, 3]]), ones * 2, ones * 3, upto=4)
+    assert keys[:, 0, :, 0].tolist() == [[1, 2, 2, 0], [0, 1, 2, 2]]
+    assert values[:, 0, :, 0].tolist() == [[1, 3, 3, 0], [0, 1, 3, 3]]

@@ -14,7 +14,6 @@ from openjanus.data.packing import batch, pack
 from openjanus.data.samples import KINDS, Mixture, Sample
 from openjanus.errors import ConfigError, PromptError
 from openjanus.models.alignment import Alignment
-from openjanus.models.attention import rotary
 from openjanus.models.flow_generation import FLOW
 from openjanus.models.janus import JanusModel
 from openjanus.types import IGNORE, Message
@@ -290,7 +289,7 @@ def test_alignment_is_the_negated_cosine_at_the_positions_of_the_picture():
 
     lesson = model.generation.teach(document.pictures, document.seeds)
     x = torch.cat((model.language.embed(document.ids[: document.inputs.nonzero()[0]])[None], lesson.inputs), dim=1)
-    hidden = model.language.model.layers[0](x, rotary(torch.arange(x.shape[1])[None], 8, 5000.0, x.dtype), None, None)
+    hidden = model.language.run_blocks(x, torch.arange(x.shape[1])[None], None, stop=1)
     features = model.understanding.encoder(document.pictures)
     expected = F.cosine_similarity(alignment.mlp(hidden[:, -16:]), features, dim=-1).sum()
     torch.testing.assert_close(total, -expected, rtol=0, atol=1e-4)

@@ -1,12 +1,13 @@
 """The `openjanus` command. One file a command; nothing heavy is imported before a command's body runs."""
 
+import io
 import os
 import sys
 
 import typer
 
 from openjanus.cli import chat, convert, evaluate, generate, inspect, train, understand
-from openjanus.cli.console import fail
+from openjanus.cli.console import NO_MEMORY, fail
 from openjanus.errors import JanusError
 
 app = typer.Typer(
@@ -41,26 +42,49 @@ def root(
         print(context.get_help())
 
 
-def main(arguments: list[str] | None = None) -> int:  # noqa: PLR0911
+def main(arguments: list[str] | None = None) -> int:
     """Run a command line (None: sys.argv's) and return its exit code: 0 done, 2 a mistake to mend, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character shows its number; it is no reason to lose an answer.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="openjanus", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except JanusError as error:
-        return fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        print(file=sys.stderr)
-        return 130
-    except typer.Exit as leave:
-        return leave.exit_code
+        code = _run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # The reader of our output (head, less) has left; point stdout elsewhere so that closing it cannot fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except JanusError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except MemoryError:
+        return fail(NO_MEMORY)
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="openjanus", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except typer.Exit as leave:
+        code = leave.exit_code
     except Exception as error:
-        # A word the command line does not know: typer's own errors carry their text, everything else is our mistake.
+        # A word the command line does not know: typer's own errors carry their text, everything else is handled above or ours.
         if hasattr(error, "format_message"):
-            return fail(f"{error.format_message()} (openjanus --help shows what there is)")
+            return fail(f"{error.format_message()} ({_helpful(error)} --help shows what there is)")
         if type(error).__name__ == "OutOfMemoryError":
-            return fail("out of memory; ask for fewer images at once (-n), shorter answers, a smaller model or --dtype bfloat16")
+            return fail(NO_MEMORY)
         raise
+    if code == 130:
+        print(file=sys.stderr)  # the shell's prompt belongs under the half answer, not behind it
+    return code if isinstance(code, int) else 0
+
+
+def _helpful(error: Exception) -> str:
+    """The command whose help lists what a usage error is about."""
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "openjanus"

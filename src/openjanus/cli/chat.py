@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openjanus.cli import options
-from openjanus.errors import JanusError
+from openjanus.cli.console import NO_MEMORY, fail
+from openjanus.errors import JanusError, PromptError
 
 if TYPE_CHECKING:
     from openjanus.janus import Janus
@@ -37,12 +38,12 @@ def chat(
 ) -> None:
     """Talk with a model: text, /image PATH, /generate PROMPT, /reset, /save FILE."""
     from openjanus.cli.console import load_model
-    from openjanus.cli.pictures import check_output
     from openjanus.types import ImageOptions, TextOptions
 
+    if sys.stdin is None:
+        raise PromptError("chat reads what you type from standard input, which is closed; start it in a terminal")
     text = TextOptions(max_tokens, temperature, top_p, seed=seed)
     image = ImageOptions(seed=seed, guidance=guidance, steps=steps)
-    check_output(output)
     session = Session(load_model(model, device, dtype), text, image, output)
     print(f"{session.janus.name}. Type a question, or /help.")
     while True:
@@ -62,7 +63,11 @@ def chat(
             print("\n(stopped)")
         except JanusError as error:
             # Said and survived: the conversation and the images waiting for the next question are still there.
-            print(f"error: {error}", file=sys.stderr)
+            fail(str(error))
+        except Exception as error:
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            fail(NO_MEMORY)
 
 
 @dataclass
@@ -121,9 +126,9 @@ class Session:
         """Have an image ready for the next question; it is opened now, so that a wrong path is known at once."""
         from openjanus.processing.images import open_image
 
-        path = path.strip("\"'")
-        image = open_image(str(Path(path).expanduser()))
-        self.waiting.append(str(Path(path).expanduser()))
+        path = _expanded(path.strip("\"'"))
+        image = open_image(path)
+        self.waiting.append(path)
         print(f"({image.width} x {image.height}; goes with your next question)")
 
     def generate(self, prompt: str) -> None:
@@ -139,18 +144,26 @@ class Session:
 
     def save(self, name: str) -> None:
         """Write the conversation as Markdown to a file that does not exist yet."""
-        from openjanus.errors import PromptError
-
         if not name:
             raise PromptError("/save needs a file name, as in /save talk.md")
+        if not self.messages:
+            raise PromptError("there is nothing to save yet; ask something first")
         lines = []
         for message in self.messages:
             lines += [f"**{message.role}**"] + [f"![]({image})" for image in message.images] + [message.text, ""]
         try:
-            with Path(name).expanduser().open("x", encoding="utf-8") as file:
+            with Path(_expanded(name)).open("x", encoding="utf-8") as file:
                 file.write("\n\n".join(lines))
         except FileExistsError as error:
             raise PromptError(f"{name} exists already; /save writes new files only, choose another name") from error
         except OSError as error:
             raise PromptError(f"cannot write {name}: {error.strerror or error}; choose another place") from error
         print(f"({len(self.messages)} turns saved to {name})")
+
+
+def _expanded(path: str) -> str:
+    """A path with ~ written out, where ~ means somebody."""
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        return path

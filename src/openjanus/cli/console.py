@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from openjanus.janus import Janus
 
 
+NO_MEMORY = "out of memory; ask for fewer images at once (-n), shorter answers, a smaller model or --dtype bfloat16"
+
+
 def fail(message: str) -> int:
     """Say what went wrong in one line and return the exit code 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr)

@@ -31,11 +31,10 @@ def generate(
     The PNG files carry prompt, seed and settings in their metadata. Nothing is ever written over.
     """
     from openjanus.cli.console import load_model, progress_bar
-    from openjanus.cli.pictures import check_output, prepare_output, save_pictures
+    from openjanus.cli.pictures import prepare_output, save_pictures
     from openjanus.types import ImageOptions
 
     asked = ImageOptions(n, seed, guidance, temperature, top_p, top_k, steps)
-    check_output(output)
     prepare_output(output)
     janus = load_model(model, device, dtype)
     with progress_bar("painting") as progress:
@@ -43,7 +42,7 @@ def generate(
     paths = save_pictures(pictures, output, janus.name)
     if as_json:
         found = [{"prompt": p.prompt, "seed": p.seed, "path": str(path)} for p, path in zip(pictures, paths, strict=True)]
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(found))
         return
     for path in paths:
         print(path)

@@ -21,4 +21,4 @@ def inspect(
     from openjanus.checkpoints.inspect import inspect_checkpoint
 
     report = inspect_checkpoint(model)
-    print(json.dumps(report.to_json(), ensure_ascii=False, indent=2) if as_json else report.to_text())
+    print(json.dumps(report.to_json(), indent=2) if as_json else report.to_text())

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from PIL.PngImagePlugin import PngInfo
 
@@ -10,25 +11,21 @@ from openjanus.engine.images import Picture, metadata
 from openjanus.errors import ImageError
 
 
-def prepare_output(output: Path) -> Path:
-    """The folder pictures go to, made if need be; ImageError if it cannot be written. Called before painting, not after."""
-    folder = output.parent if output.suffix else output
+def prepare_output(output: Path) -> None:
+    """Make the folder that pictures go to, if need be; ImageError if they cannot be written there. Called before painting.
+
+    output: a folder, or a .png file.
+    """
     try:
+        single = _is_file(output)
+        folder = output.parent if single else output
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".openjanus-write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ImageError(f"cannot write pictures to {folder}: {error.strerror or error}; choose another place with -o") from error
-    return folder
-
-
-def check_output(output: Path) -> None:
-    """ImageError unless `output` is a folder or a .png file."""
-    if output.suffix and output.suffix.lower() != ".png":
-        raise ImageError(
-            f"-o {output} is neither a folder nor a .png file; pictures are saved as PNG, which keeps their settings"
-        )
+        # As long a name as any that will be written, and one that no other run has.
+        longest = output.stem if single else "x" * 80
+        with NamedTemporaryFile(dir=folder, prefix=".", suffix=f"{longest}.png"):
+            pass
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot write pictures to {output} ({_reason(error)}); choose another place with -o") from error
 
 
 def save_pictures(pictures: Sequence[Picture], output: Path, model: str) -> list[Path]:
@@ -37,15 +34,19 @@ def save_pictures(pictures: Sequence[Picture], output: Path, model: str) -> list
     output: a folder (files are named after prompt and seed) or a .png file (numbered when there are several). A file that
     exists is never written over: the new one gets a number behind its name.
     """
-    folder = prepare_output(output)
+    folder = output.parent if _is_file(output) else output
     paths = []
     for picture in pictures:
-        stem = output.stem if output.suffix else f"{_slug(picture.prompt)}_{picture.seed}"
+        stem = output.stem if _is_file(output) else f"{_slug(picture.prompt)}_{picture.seed}"
         info = PngInfo()
         for key, value in metadata(picture, model).items():
             info.add_itxt(key, value)
         paths.append(_write(picture, folder, stem, info))
     return paths
+
+
+def _is_file(output: Path) -> bool:
+    return output.suffix.lower() == ".png" and not output.is_dir()
 
 
 def _write(picture: Picture, folder: Path, stem: str, info: PngInfo) -> Path:
@@ -54,14 +55,23 @@ def _write(picture: Picture, folder: Path, stem: str, info: PngInfo) -> Path:
         path = folder / (f"{stem}.png" if number == 0 else f"{stem}_{number}.png")
         try:
             # "x" fails on a file that exists, also when another process made it a moment ago.
-            with path.open("xb") as file:
-                picture.image.save(file, format="PNG", pnginfo=info)
-            return path
+            file = path.open("xb")
         except FileExistsError:
             number += 1
+            continue
+        except OSError as error:
+            raise ImageError(f"cannot write {path} ({_reason(error)}); choose another place with -o") from error
+        try:
+            with file:
+                picture.image.save(file, format="PNG", pnginfo=info)
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise ImageError(f"cannot write {path}: {error.strerror or error}; choose another place with -o") from error
+            raise ImageError(f"cannot write {path} ({_reason(error)}); choose another place with -o") from error
+        return path
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _slug(prompt: str) -> str:

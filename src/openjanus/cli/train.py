@@ -40,7 +40,7 @@ def train(
         if dry_run:
             expected = plan.dry_run(chosen, world)
             if world.leads:
-                print(json.dumps(expected.to_json(), ensure_ascii=False) if as_json else expected.to_text())
+                print(json.dumps(expected.to_json()) if as_json else expected.to_text())
             return
         with training_progress(chosen.name, speaks=world.leads) as reporter:
             result = trainer.train(chosen, folder, world, reporter, workers)

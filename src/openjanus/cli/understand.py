@@ -33,15 +33,27 @@ def understand(
     from openjanus.cli.console import load_model
     from openjanus.types import Message, TextOptions
 
-    text = sys.stdin.read() if question == "-" else question
+    text = _standard_input() if question == "-" else question
     asked = TextOptions(max_tokens, temperature, top_p, top_k, tuple(stop or ()), seed)
     janus = load_model(model, device, dtype)
     system = [] if system_prompt is None else [Message("system", system_prompt)]
     pieces = janus.chat([*system, Message("user", text, tuple(image or ()))], asked)
     if as_json:
         answer = "".join(pieces).strip()
-        print(json.dumps({"question": text, "images": image or [], "answer": answer, "model": janus.name}, ensure_ascii=False))
+        print(json.dumps({"question": text, "images": image or [], "answer": answer, "model": janus.name}))
         return
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+
+
+def _standard_input() -> str:
+    """All of standard input; PromptError if there is none or it is no text."""
+    from openjanus.errors import PromptError
+
+    if sys.stdin is None:
+        raise PromptError('the question "-" is read from standard input, which is closed; write the question instead')
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise PromptError(f"standard input is not {error.encoding} text; convert it first") from error

@@ -52,8 +52,7 @@ def paint(
     for decoding in decode(model, rows, lambda begin: model.generation.start(begin, options, [source(s) for s in seeds])):
         progress(decoding.step, decoding.steps)
     with torch.inference_mode():
-        # One at a time: a picture is then the same to the last bit whatever was painted beside it, and decoding n at once
-        # would need n times the memory of the largest activations.
+        # One at a time: decoding n at once would need n times the memory of the largest activations.
         painted = to_images(torch.cat([decoding.pixels(i) for i in range(images)]))
     labels = [text for text in texts for _ in range(options.n)]
     return [Picture(*parts, options) for parts in zip(painted, labels, seeds, strict=True)]

@@ -34,6 +34,15 @@ def causal_mask(attended: Tensor, new: int) -> Tensor:
     return ((key <= query) & attended[:, None, None, :]) | (key == query)
 
 
+def cache_mask(attended: Tensor, positions: Tensor) -> Tensor:
+    """What positions, int64 [R, T], may look at in a cache: bool [R, 1, T, S] for attended, bool [R, S].
+
+    As `causal_mask`, with each row's new positions wherever they are.
+    """
+    key, query = torch.arange(attended.shape[1], device=attended.device), positions[:, None, :, None]
+    return ((key <= query) & attended[:, None, None, :]) | (key == query)
+
+
 def document_mask(documents: Tensor, attended: Tensor) -> Tensor:
     """What each position of packed rows may look at: bool [R, 1, T, T] for document numbers [R, T] and attended, bool [R, T].
 

@@ -5,38 +5,38 @@ from torch import Tensor
 
 from openjanus.config import LanguageConfig
 
+# Attention runs over a multiple of this many positions, the rest of them masked. A sum over a multiple of the vector width adds the
+# same numbers in the same order however many masked ones follow, so a row comes out the same whatever is longer beside it.
+STRIDE = 64
+
+
+def rounded(positions: int) -> int:
+    """The multiple of STRIDE that holds so many positions."""
+    return -(-positions // STRIDE) * STRIDE
+
 
 class KeyValueCache:
-    """Keys and values of up to `capacity` positions of `rows` rows, one pair of tensors a layer.
+    """Keys and values of up to `capacity` positions of `rows` rows, each at the place of its own rotary position.
 
-    A forward pass appends every layer's new keys and values behind `length`, then calls `advance`. `rollback` forgets
-    positions: a flow step's are never kept, since the next step's latent stands in the same place.
+    A position that is run again is written over: that is how a flow's steps, none of which is kept, stand one upon the other,
+    and how rows of different lengths share a batch.
     """
 
     def __init__(self, config: LanguageConfig, rows: int, capacity: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.num_hidden_layers, rows, config.kv_heads, capacity, config.head_size)
-        self.keys = torch.empty(shape, device=device, dtype=dtype)
-        self.values = torch.empty(shape, device=device, dtype=dtype)
-        self.length = 0
+        shape = (config.num_hidden_layers, rows, config.kv_heads, rounded(capacity), config.head_size)
+        # Zeros, not what memory held: a masked value still meets a weight of 0, and 0 times NaN is NaN.
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
 
     @property
     def capacity(self) -> int:
         """Positions there is room for."""
         return self.keys.shape[3]
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values [R, Hkv, length + T, Dh] of a layer, after writing T new ones [R, Hkv, T, Dh] at `length`."""
-        end = self.length + keys.shape[2]
-        assert end <= self.capacity, f"{end} positions do not fit a cache of {self.capacity}"
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-
-    def advance(self, positions: int) -> None:
-        """Keep the positions just appended to every layer."""
-        self.length += positions
-
-    def rollback(self, length: int) -> None:
-        """Forget every position from `length` on."""
-        assert 0 <= length <= self.length
-        self.length = length
+    def write(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor, upto: int) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values [R, Hkv, upto, Dh] of the first `upto` positions, after writing new ones [R, Hkv, T, Dh] at
+        positions, int64 [R, T]."""
+        place = positions[:, None, :, None].expand_as(keys)
+        self.keys[layer].scatter_(2, place, keys)
+        self.values[layer].scatter_(2, place, values)
+        return self.keys[layer, :, :, :upto], self.values[layer, :, :, :upto]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from openjanus.models.llama import Llama
-from openjanus.models.sampling import pick
+from openjanus.models.sampling import guide, pick
 from openjanus.types import TextOptions
 
 
@@ -56,6 +56,7 @@ class TextDecoding:
         self.steps = self.room = options.max_tokens
         self.step = 0
         self.finished = [False] * last.shape[0]
+        self.newest: list[int | None] = [None] * last.shape[0]  # each row's token of the last step, None when it is finished
         self._language, self._last, self._options, self._uniforms, self._eos = language, last, options, uniforms, eos
 
     @property
@@ -71,14 +72,21 @@ class TextDecoding:
         self._last = pick(logits, self._uniforms[:, self.step], options.temperature, options.top_k, options.top_p)
         self.step += 1
         # The one synchronisation with the device of a text step: whether to stop is decided by the caller's side.
-        self.newest: list[int | None] = []
-        for row, token in enumerate(self._last.tolist()):
-            self.finished[row] = self.finished[row] or token == self._eos
-            self.newest.append(None if self.finished[row] else token)
+        tokens = self._last.tolist()
+        self.finished = [done or token == self._eos for done, token in zip(self.finished, tokens, strict=True)]
+        self.newest = [None if done else token for done, token in zip(self.finished, tokens, strict=True)]
 
     def finish(self, row: int) -> None:
         """End a row early, at a stop string."""
         self.finished[row] = True
+
+
+def guided(predictions: Tensor, images: int, guidance: float) -> Tensor:
+    """Predictions [B, ...] of `images` images from those of their rows: as they are if there are no blank rows, else guided."""
+    if len(predictions) == images:
+        return predictions
+    conditional, blank = predictions.chunk(2)
+    return guide(conditional, blank, guidance)
 
 
 def repeat_rows(x: Tensor, rows: int) -> Tensor:

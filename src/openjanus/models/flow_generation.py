@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from openjanus.config import FlowGenerationConfig, LanguageConfig
 from openjanus.errors import CheckpointError
-from openjanus.models.decoding import ImageDecoding, repeat_rows
+from openjanus.models.decoding import ImageDecoding, guided, repeat_rows
 from openjanus.models.layers import RMSNorm
-from openjanus.models.sampling import guide
 from openjanus.models.uvit import ShallowUViTDecoder, ShallowUViTEncoder
 from openjanus.models.vae import AutoencoderKL
 from openjanus.types import ImageOptions
@@ -148,10 +147,7 @@ class FlowDecoding:
 
     def take(self, hidden: Tensor) -> None:
         skip, time = repeat_rows(self._skip, self.rows), repeat_rows(self._time, self.rows)
-        velocity = self._generation.velocity(hidden, skip, time).float()
-        if velocity.shape[0] > self.latent.shape[0]:
-            conditional, blank = velocity.chunk(2)
-            velocity = guide(conditional, blank, self._guidance)
+        velocity = guided(self._generation.velocity(hidden, skip, time).float(), len(self.latent), self._guidance)
         self.latent = self.latent + velocity / self.steps
         self.step += 1
 

@@ -51,7 +51,7 @@ class JanusModel(nn.Module):
 
         Without images the vision tower does not run. PromptError if the slots do not fit the images.
         """
-        embeddings = self.language.embed(rows.ids)
+        embeddings = self._embed_words(rows.ids, rows.slots)
         if len(rows.pixels) == 0 and not rows.slots.any():
             return embeddings
         return self._weave(embeddings, rows.slots, rows.pixels)
@@ -62,7 +62,7 @@ class JanusModel(nn.Module):
 
         Every part runs, on nothing if need be, so that sharded processes always meet; what a batch does not hold counts 0.
         """
-        embeddings = self._weave(self.language.embed(batch.ids), batch.slots, batch.pixels)
+        embeddings = self._weave(self._embed_words(batch.ids, batch.slots), batch.slots, batch.pixels)
         lesson = self.generation.teach(batch.pictures, batch.seeds)
         embeddings = embeddings.masked_scatter(batch.inputs[..., None], lesson.inputs.to(embeddings.dtype))
         mask = document_mask(batch.documents, batch.attended)
@@ -82,6 +82,10 @@ class JanusModel(nn.Module):
             features = clean_features(self.understanding.encoder, batch.pictures, self.config.understanding.encoder.image_size)
             losses["alignment"] = alignment.loss(of_pictures(tapped)[:, -features.shape[1] :], features)
         return losses
+
+    def _embed_words(self, ids: Tensor, slots: Tensor) -> Tensor:
+        # What stands in an image slot is replaced; its id may lie behind the table, where a processor appended the image token.
+        return self.language.embed(ids.masked_fill(slots, 0))
 
     def _weave(self, embeddings: Tensor, slots: Tensor, pixels: Tensor) -> Tensor:
         images = self.understanding.read(pixels.to(self.dtype)).flatten(0, 1)

@@ -5,6 +5,8 @@ Parameter names equal the published ones under `language_model.`. Knows embeddin
 Dims: R rows, T new positions, S positions in all, D width.
 """
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,7 +15,13 @@ from openjanus.models.attention import attend, rotary, rotate
 from openjanus.models.cache import KeyValueCache
 from openjanus.models.layers import RMSNorm
 
-Rotary = tuple[Tensor, Tensor]
+
+class Place(NamedTuple):
+    """Where positions stand: int64 [R, T], and the cosines and sines [R, 1, T, Dh] that turn queries and keys there."""
+
+    positions: Tensor
+    cosine: Tensor
+    sine: Tensor
 
 
 class Attention(nn.Module):
@@ -28,12 +36,13 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, rope: Rotary, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+    def forward(self, x: Tensor, place: Place, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
         query, key, value = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        query, key = rotate(query, *rope), rotate(key, *rope)
+        query, key = rotate(query, place.cosine, place.sine), rotate(key, place.cosine, place.sine)
         if cache is not None:
-            key, value = cache.append(self.layer, key, value)
-        out = attend(query, key, value, mask, causal=mask is None and query.shape[2] > 1)
+            assert mask is not None, "what lies in a cache is told apart by a mask"
+            key, value = cache.write(self.layer, place.positions, key, value, upto=mask.shape[-1])
+        out = attend(query, key, value, mask, causal=mask is None)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -63,8 +72,8 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, rope: Rotary, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache)
+    def forward(self, x: Tensor, place: Place, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), place, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -93,14 +102,10 @@ class Llama(nn.Module):
     ) -> Tensor:
         """Hidden states [R, T, D] after the final norm, for embeddings [R, T, D] at rotary positions [R, T].
 
-        mask: bool [R or 1, 1, T, S], true where a position may look; None is causal, which needs T = S or T = 1.
-        cache: holds the S - T positions before these; the new ones are appended to it and kept.
+        mask: bool [R or 1, 1, T, S], true where a position may look; None is causal. cache: the new keys and values are written
+        into it at their positions, and attention runs over its first S; it needs a mask.
         """
-        assert mask is not None or cache is None or cache.length == 0 or embeddings.shape[1] == 1
-        x = self.run_blocks(embeddings, positions, mask, cache)
-        if cache is not None:
-            cache.advance(embeddings.shape[1])
-        return self.model.norm(x)
+        return self.model.norm(self.run_blocks(embeddings, positions, mask, cache))
 
     def run_blocks(
         self,
@@ -111,10 +116,10 @@ class Llama(nn.Module):
         start: int = 0,
         stop: int | None = None,
     ) -> Tensor:
-        """x [R, T, D] after blocks start to stop (None: the last), before the final norm; the cache is written, not advanced."""
-        rope = rotary(positions, self.config.head_size, self.config.rope_theta, x.dtype)
+        """x [R, T, D] after blocks start to stop (None: the last), before the final norm."""
+        place = Place(positions, *rotary(positions, self.config.head_size, self.config.rope_theta, x.dtype))
         for block in self.model.layers[start:stop]:
-            x = block(x, rope, mask, cache)
+            x = block(x, place, mask, cache)
         return x
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -21,8 +21,11 @@ def pick(logits: Tensor, uniform: Tensor, temperature: float, top_k: int = 0, to
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
-    # Differs from the reference: float32 softmax. In fp16 the published loop overflows (inf/nan in multinomial).
-    probabilities = _keep(logits.float() / temperature, top_k, top_p).softmax(dim=-1)
+    # Differs from the reference: float32 softmax. In fp16 the published loop overflows (inf/nan in multinomial). The largest logit
+    # goes to 0 before the division, so that the smallest temperature divides into minus infinity, never into NaN.
+    logits = logits.float()
+    logits = (logits - logits.max(dim=-1, keepdim=True).values) / temperature
+    probabilities = _keep(logits, top_k, top_p).softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1)
     # A hair below the total, so that rounding can never reach past the last index with any probability.
     threshold = uniform[:, None].to(cumulative) * (1 - 1e-6) * cumulative[:, -1:]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from openjanus.config import TokenGenerationConfig
 from openjanus.models.adaptors import ImageHead, build_adaptor
-from openjanus.models.decoding import ImageDecoding, repeat_rows
-from openjanus.models.sampling import guide, pick
+from openjanus.models.decoding import ImageDecoding, guided, repeat_rows
+from openjanus.models.sampling import pick
 from openjanus.models.vq import VQTokenizer
 from openjanus.types import ImageOptions
 
@@ -82,7 +82,7 @@ class CodeDecoding:
     def __init__(
         self, generation: TokenGeneration, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]
     ) -> None:
-        self.steps = self.room = generation.config.grid[0] * generation.config.grid[1]
+        self.steps = self.room = generation.config.positions
         self.step = 0
         self.rows = begin.shape[0]
         self.codes = torch.zeros(len(randomness), self.steps, dtype=torch.long, device=begin.device)
@@ -102,10 +102,7 @@ class CodeDecoding:
 
     def take(self, hidden: Tensor) -> None:
         options = self._options
-        logits = self._generation.logits(hidden[:, -1]).float()
-        if logits.shape[0] > self.codes.shape[0]:
-            conditional, blank = logits.chunk(2)
-            logits = guide(conditional, blank, self._guidance)
+        logits = guided(self._generation.logits(hidden[:, -1]).float(), len(self.codes), self._guidance)
         self.codes[:, self.step] = pick(logits, self._uniforms[:, self.step], options.temperature, options.top_k, options.top_p)
         self.step += 1
 

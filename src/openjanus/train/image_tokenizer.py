@@ -31,6 +31,8 @@ class TokenizerSettings(ReconstructionSettings):
     """What a tokenizer's run can be told. Steps are the run's. The losses of codes are weighted in `tokenizer`, as published."""
 
     tokenizer: VQConfig = field(default_factory=VQConfig)
+    smoothness: float = 0.0
+    """Weight of the mean distance between neighbouring vectors: above 0, places that look alike get one code, not one of many."""
     quantize_from: int = 0
     """First step with codes; before it, vectors pass as they are, and spread out by what they have to say."""
     revive_after: int = 0
@@ -54,7 +56,7 @@ class Tokenizing(Autoencoding):
     def __init__(self, settings: TokenizerSettings, features: Perceptual | None) -> None:
         super().__init__(settings, features)
         self.tokenizer = VQTokenizer(settings.tokenizer)
-        self.quantize_from = settings.quantize_from
+        self.quantize_from, self.smoothness = settings.quantize_from, settings.smoothness
         # How many ids had passed when a code was used last (-1: never was), and how many have passed; alike in all processes.
         self.register_buffer("last_used", torch.full((settings.tokenizer.codebook_size,), -1))
         self.register_buffer("ids", torch.zeros(1, dtype=torch.int64))
@@ -68,19 +70,27 @@ class Tokenizing(Autoencoding):
         learns = self.training and torch.is_grad_enabled()
         if learns:
             self._vectors = self._compared(latent.detach().float().movedim(1, -1).flatten(0, 2))
+        costs = {"smoothness": self.smoothness * self._roughness(latent)} if self.smoothness else {}
         if step < self.quantize_from:
-            return tokenizer.decode(self._compared(latent.movedim(1, -1)).movedim(-1, 1)), {}
+            return tokenizer.decode(self._compared(latent.movedim(1, -1)).movedim(-1, 1)), costs
         quantized = tokenizer.quantize(latent)
         made, losses = tokenizer.decode(quantized.latent), quantized.losses
         if not learns or losses is None:
             return made, {}
         self._codes.append(quantized.codes.flatten())
-        costs = {"codebook": losses.codebook, "commitment": losses.commitment}
+        costs |= {"codebook": losses.codebook, "commitment": losses.commitment}
         return made, costs | ({"entropy": losses.entropy} if tokenizer.quantize.config.entropy_loss_ratio else {})
 
     def _compared(self, vectors: Tensor) -> Tensor:
         """Vectors [..., e] as they are compared with codes."""
         return nn.functional.normalize(vectors, dim=-1) if self.tokenizer.quantize.config.l2_norm else vectors
+
+    def _roughness(self, latent: Tensor) -> Tensor:
+        """The mean distance of each vector of [B, e, h, w] to the next one, to the right and below."""
+        vectors = self._compared(latent.float().movedim(1, -1))
+        across, down = vectors[:, :, 1:] - vectors[:, :, :-1], vectors[:, 1:] - vectors[:, :-1]
+        # A distance has no gradient at 0; this far from there it is one for all that matters.
+        return sum(((step.square().sum(-1) + 1e-6).sqrt().mean() for step in (across, down)), torch.zeros((), device=latent.device))
 
     def usage(self) -> float:
         """The share of codes among the last RECENT ids."""
