@@ -1,6 +1,8 @@
 """`openjanus train`: carry a recipe through its stages."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +48,11 @@ def train(
             result = trainer.train(chosen, folder, world, reporter, workers)
     if world.leads and result.final is not None:
         print(json.dumps({"folder": str(result.final), "steps": result.step}) if as_json else result.final)
+    if world.size > 1:
+        # A process of several has threads of its communication left, which now and then abort a clean exit; everything is written.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0 if result.signal is None else 128 + result.signal)
     if result.signal is not None:
         # What a process says that a signal has ended, so that scripts do not take the run for finished.
         raise typer.Exit(128 + result.signal)
