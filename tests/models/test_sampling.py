@@ -31,6 +31,14 @@ def test_top_k_keeps_the_largest_k():
     uniform = torch.linspace(0, 0.999, 100)
     assert set(pick(logits, uniform, 1.0, top_k=2).tolist()) == {1, 3}
     assert set(pick(logits, uniform, 5.0, top_k=0).tolist()) == {0, 1, 2, 3}
+    assert len(set(pick(torch.zeros(100, 4), uniform, 1.0, top_k=1).tolist())) == 1, "equals count one by one"
+
+
+def test_extreme_temperatures_and_logits_still_give_a_choice():
+    logits = torch.tensor([[3e38, -3e38, 0.0], [1.0, 2.0, 3.0]])
+    uniform = torch.tensor([0.999, 0.999])
+    assert pick(logits, uniform, temperature=1e-40).tolist() == [0, 2]
+    assert all(0 <= choice < 3 for choice in pick(logits, uniform, temperature=1e30).tolist())
 
 
 def test_top_p_keeps_the_fewest_that_reach_it_and_always_the_largest():

@@ -35,8 +35,8 @@ def pick(logits: Tensor, uniform: Tensor, temperature: float, top_k: int = 0, to
 def _keep(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     """Logits with everything outside top-k and top-p at minus infinity."""
     if 0 < top_k < logits.shape[-1]:
-        smallest = logits.topk(top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < smallest, -torch.inf)
+        largest, places = logits.topk(top_k, dim=-1)
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, places, largest)
     if top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True, stable=True)
         probabilities = ordered.softmax(dim=-1)
