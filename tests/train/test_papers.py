@@ -1,37 +1,11 @@
 """The papers' tables of what trains and what is frozen: after a step of each stage exactly the right parameters have moved."""
 
-import copy
-import importlib.util
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
 
-import tiny
-from openjanus.data.samples import Sample
 from openjanus.train.learner import Learner
 from openjanus.train.parallel import World
-from openjanus.train.recipe import Recipe
-from openjanus.train.stage import Stage
-from openjanus.train.unified import Start, UnifiedSettings, UnifiedTask
-from openjanus.types import Message
-
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-
-
-def papers() -> Any:
-    spec = importlib.util.spec_from_file_location("papers", RECIPES / "papers.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PAPERS = papers()
+from train.unified_toy import PAPERS, recipe, small
 
 # Janus, section 3.3; Janus-Pro, section 2.2; JanusFlow, section 3.3 and Figure 3: what each stage trains.
 JANUS_ADAPTS = {"understanding.adaptor", "generation.adaptor", "generation.embed", "generation.head"}
@@ -63,42 +37,6 @@ TRAINED = {
 }
 
 
-class Talk:
-    def __getitem__(self, k: int) -> Sample:
-        return Sample("text", (Message("user", f"What is {k}?"), Message("assistant", "A number.")), k)
-
-
-class Questions:
-    def __getitem__(self, k: int) -> Sample:
-        picture = np.random.default_rng(k).integers(0, 255, (16, 16, 3), dtype=np.uint8)
-        messages = (Message("user", "What is it?", (picture,)), Message("assistant", "Noise."))
-        return Sample("understanding", messages, k)
-
-
-class Pictures:
-    def __getitem__(self, k: int) -> Sample:
-        picture = np.random.default_rng(k).integers(0, 255, (24, 24, 3), dtype=np.uint8)
-        return Sample("generation", (Message("user", f"noise number {k}"),), k, picture)
-
-
-def recipe(variant: str, stages: Sequence[Stage]) -> Recipe:
-    """The stages on a small random model, with four samples a step (and one of every kind the stage mixes)."""
-
-    def start() -> Start:
-        model = copy.deepcopy(tiny.tiny_model(variant)).requires_grad_(True)
-        config = model.config
-        if variant == "janusflow":
-            # Alignment needs as many picture positions as patches: 4 x 4.
-            config = replace(config, generation=replace(config.generation, latent_size=(8, 8)))
-            torch.manual_seed(0)
-            model = type(model)(config)
-        sources: Any = {"text": Talk(), "understanding": Questions(), "generation": Pictures()}
-        return Start(model, tiny.tiny_processor(variant), sources)
-
-    settings = UnifiedSettings(context=256, alignment=variant == "janusflow", alignment_block=1, alignment_width=16)
-    return Recipe("toy", lambda recipe: UnifiedTask(recipe, recipe.settings, start), tuple(stages), settings)
-
-
 def part_of(name: str) -> str:
     return ".".join(name.split(".")[:2])
 
@@ -106,8 +44,7 @@ def part_of(name: str) -> str:
 @pytest.mark.parametrize(("paper", "stage"), TRAINED, ids=["-".join(key).lower() for key in TRAINED])
 def test_a_step_moves_exactly_what_the_paper_trains(paper: str, stage: str):
     stages = {value.name: value for value in getattr(PAPERS, paper)}
-    # The published ratio, rate and decay; no warm-up, so that the first step moves.
-    chosen = replace(stages[stage], batch=20, warmup=0, continues=False, checkpointing=False, precision="float32")
+    chosen = small(stages[stage])
     run = recipe("janusflow" if paper == "JANUSFLOW" else "janus", [chosen])
     learner = Learner(run, chosen, World(0, 1, torch.device("cpu")))
     before = {name: value.detach().clone() for name, value in learner.task.module.state_dict().items()}
