@@ -53,17 +53,18 @@ class Janus:
         """
         options = _options(TextOptions, settings)
         system = [] if system_prompt is None else [Message("system", system_prompt)]
+        questions = _texts(question, "question")
         if isinstance(question, str):
             pieces = self.chat([*system, Message("user", question, _images(images))], options)
             return pieces if stream else "".join(pieces).strip()
         if stream:
             raise PromptError("stream=True takes one question; ask several without it, or one after the other")
         if images is not None and not isinstance(images, list | tuple):
-            raise PromptError(f"{len(question)} questions came with one image; give a list of images for each question")
-        groups = [()] * len(question) if images is None else [_images(group) for group in images]
-        if len(groups) != len(question):
-            raise PromptError(f"{len(question)} questions came with {len(groups)} lists of images; give one list a question")
-        messages = [[*system, Message("user", text, group)] for text, group in zip(question, groups, strict=True)]
+            raise PromptError(f"{len(questions)} questions came with one image; give a list of images for each question")
+        groups = [()] * len(questions) if images is None else [_images(group) for group in images]
+        if len(groups) != len(questions):
+            raise PromptError(f"{len(questions)} questions came with {len(groups)} lists of images; give one list a question")
+        messages = [[*system, Message("user", text, group)] for text, group in zip(questions, groups, strict=True)]
         prompts = [self.processor.understanding_prompt(conversation) for conversation in messages]
         if not prompts:
             return []
@@ -101,7 +102,7 @@ class Janus:
         progress: Callable[[int, int], None] = lambda done, steps: None,
     ) -> list[Picture]:
         """As `generate`, with what each picture takes to be painted again: its prompt, seed and settings."""
-        texts = [prompt] if isinstance(prompt, str) else list(prompt)
+        texts = _texts(prompt, "prompt")
         return paint(self.model, self.processor, texts, options, progress) if texts else []
 
 
@@ -115,6 +116,15 @@ def load(name: str | Path = "janus-tiny", device: str | torch.device = "auto", d
     where = pick_device(device)
     loaded = load_checkpoint(name, where, pick_dtype(dtype))
     return Janus(loaded.model.eval(), loaded.processor, str(name), loaded.untrained)
+
+
+def _texts(texts: Any, name: str) -> list[str]:
+    """One text or several as a list; PromptError for anything else."""
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise PromptError(f"the {name} is {texts!r:.60}; it must be a text or a list of texts")
+    return list(texts)
 
 
 def _images(images: Any) -> tuple[ImageSource, ...]:

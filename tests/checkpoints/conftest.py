@@ -48,7 +48,7 @@ def convertible_model(dtype: torch.dtype = torch.float32) -> JanusModel:
     """A tiny Janus of sizes that transformers can hold, with nothing left at a default that would hide a lost tensor."""
     config = tiny.CONFIGS["janus"]
     assert isinstance(config.generation, TokenGenerationConfig)
-    config = replace(config, generation=replace(config.generation, head_dim=config.language.hidden_size))
+    config = replace(config, generation=replace(config.generation, head_dim=config.language.hidden_size, grid=(4, 4)))
     torch.manual_seed(1)
     model = JanusModel(config).eval().requires_grad_(False)
     for tensor in model.state_dict().values():

@@ -1,6 +1,8 @@
 """Conversions change where bits lie, and no bit."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from openjanus.checkpoints.files import EXTRA_FILE, open_weights
 from openjanus.checkpoints.load import load_checkpoint
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.errors import CheckpointError, ConfigError
+from openjanus.models.janus import JanusModel
 
 from .conftest import Save, assert_same_tensors, convertible_model
 from .spoiling import FORMATS, WHOLE, paddle_tensors, take_tensors, write_pdparams
@@ -101,9 +104,49 @@ def test_what_cannot_be_converted_is_refused_before_anything_is_written(save: Sa
             convert_checkpoint(save(variant, f"{variant}-{layout}"), tmp_path / "there", layout)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="notes is not empty"):
         convert_checkpoint(save("janus", "third"), tmp_path / "notes")
     assert not (tmp_path / "there").exists() and len(list((tmp_path / "notes").iterdir())) == 1
+
+
+def test_nothing_but_the_source_itself_is_ever_replaced(save: Save, tmp_path: Path):
+    source, other = save("janus", "source"), save("janus", "other", dtype=torch.bfloat16)
+    before = {path.name: path.read_bytes() for path in other.iterdir()}
+    with pytest.raises(CheckpointError, match="other is not empty; convert into a new or empty folder"):
+        convert_checkpoint(source, other)
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == before
+    (tmp_path / "link").symlink_to(source)
+    convert_checkpoint(source, tmp_path / "link")
+    assert load_checkpoint(source).layout == "deepseek" and (tmp_path / "link").is_symlink()
+
+
+def test_the_sdxl_vae_is_not_fetched(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = save("janusflow")
+    shutil.rmtree(folder / "vae")
+
+    def download(name: str, local_files_only: bool, **_: object) -> str:
+        assert local_files_only, f"{name} was fetched"
+        raise ConnectionError
+
+    monkeypatch.setattr("openjanus.checkpoints.locate.snapshot_download", download)
+    convert_checkpoint(folder, tmp_path / "there")
+    assert not (tmp_path / "there" / "vae").exists()
+
+
+def test_a_grid_that_transformers_would_not_paint_on_is_refused_with_both(tmp_path: Path):
+    config = convertible_model().config
+    model = JanusModel(replace(config, generation=replace(config.generation, grid=(3, 5))))
+    save_checkpoint(model, tiny.tiny_processor("janus"), tmp_path / "published")
+    with pytest.raises(ConfigError, match=r"3 x 5 codes .* 4 x 4 patches"):
+        convert_checkpoint(tmp_path / "published", tmp_path / "there", "transformers")
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-that-name/there", "a\0b", "a" * 5000])
+def test_a_destination_that_is_no_path_is_one_line(save: Save, name: str):
+    with pytest.raises(CheckpointError, match="no path that can be used") as error:
+        convert_checkpoint(save("janus"), name)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
 def test_untrained_stays_untrained(tmp_path: Path):

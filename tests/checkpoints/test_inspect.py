@@ -12,6 +12,7 @@ from openjanus.checkpoints.convert import convert_checkpoint
 from openjanus.checkpoints.files import SafetensorsFile
 from openjanus.checkpoints.inspect import inspect_checkpoint
 from openjanus.checkpoints.save import save_checkpoint
+from openjanus.cli import main
 from openjanus.errors import CheckpointError, ConfigError
 
 from .conftest import Save, convertible_model
@@ -26,6 +27,7 @@ def test_a_good_checkpoint_is_described(save: Save, variant: str):
         "deepseek",
         "safetensors",
     )
+    assert report.sound and report.downloaded
     assert report.problems == report.missing == report.extra == [] and not report.misshapen
     assert set(report.dtypes) == {"bfloat16"}
     assert report.files[WHOLE] == (folder / WHOLE).stat().st_size
@@ -73,17 +75,70 @@ def test_what_is_missing_extra_and_misshapen_is_listed_in_full(save: Save):
 
 def test_absent_weights_tokenizer_and_vae_are_problems_and_not_failures(save: Save):
     folder = save("janusflow")
-    (folder / WHOLE).unlink()
+    tensors = take_tensors(folder)
     (folder / "tokenizer.json").unlink()
     for path in (folder / "vae").iterdir():
         path.unlink()
     (folder / "vae").rmdir()
     report = inspect_checkpoint(folder)
-    assert len(report.problems) == 2
+    assert len(report.problems) == 2 and not report.sound
+    assert set(report.missing) == set(tensors)
     assert any("no weights" in problem for problem in report.problems)
     assert any("tokenizer.json" in problem for problem in report.problems)
-    assert report.vae.startswith("none")
+    assert report.vae.startswith("stabilityai/sdxl-vae (not bundled)")
     assert "none that fits" in report.to_text()
+
+
+def test_of_a_hub_id_no_weights_are_fetched_and_the_report_says_so(
+    save: Save, variant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    folder = save(variant)
+    whole = inspect_checkpoint(folder)
+    tensors = (folder / WHOLE).rename(tmp_path / "weights")
+    for path in folder.glob("vae/*.safetensors"):
+        path.unlink()
+
+    def download(name: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert name == "deepseek-ai/some-janus"
+        assert local_files_only or allow_patterns == ["*.json", "*.jinja"]
+        return str(folder)
+
+    monkeypatch.setattr("openjanus.checkpoints.locate.snapshot_download", download)
+    report = inspect_checkpoint("deepseek-ai/some-janus")
+    assert report.sound and not report.downloaded
+    assert (report.layout, report.format, report.files, report.dtypes, report.missing) == ("", "", {}, {}, [])
+    assert (report.parameters, report.special_tokens) == (whole.parameters, whole.special_tokens)
+    assert "not downloaded" in report.to_text() and "layout          unknown" in report.to_text()
+    if variant == "janus":
+        tensors.rename(folder / WHOLE)
+        report = inspect_checkpoint("deepseek-ai/some-janus")
+        assert report.downloaded and report.layout == "deepseek"
+
+
+def test_the_sdxl_vae_is_named_or_found_in_the_cache_and_never_fetched(
+    save: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    folder = save("janusflow")
+    (folder / "vae").rename(tmp_path / "cached")
+
+    def download(name: str, local_files_only: bool, **_: object) -> str:
+        assert name == "stabilityai/sdxl-vae" and local_files_only
+        return str(tmp_path / "cached")
+
+    monkeypatch.setattr("openjanus.checkpoints.locate.snapshot_download", download)
+    assert inspect_checkpoint(folder).vae == str(tmp_path / "cached")
+    (tmp_path / "cached" / "config.json").unlink()
+    report = inspect_checkpoint(folder)
+    assert report.vae.startswith("stabilityai/sdxl-vae (not bundled)") and report.sound
+
+
+def test_the_command_ends_with_2_where_something_is_wrong(saved: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", str(saved)]) == 0
+    (saved / WHOLE).unlink()
+    for arguments in ([], ["--json"]):
+        assert main(["inspect", str(saved), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert "holds no weights" in captured.out and not captured.err
 
 
 def test_what_is_no_checkpoint_at_all_fails_in_one_line(tmp_path: Path):

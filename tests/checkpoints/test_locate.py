@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from openjanus.checkpoints import locate
-from openjanus.checkpoints.locate import find_checkpoint, find_vae
+from openjanus.checkpoints.locate import find_checkpoint, find_description, find_vae
 from openjanus.errors import CheckpointError
 
 
@@ -99,6 +99,51 @@ def _response() -> object:
     return httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/x"))
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-that-name", "~nobody-of-that-name/model", "a\0b", "a" * 5000, "\ud800"])
+def test_a_name_that_is_no_path_is_one_line(name: str):
+    with pytest.raises(CheckpointError, match="no path that can be used here") as error:
+        find_checkpoint(name)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+    str(error.value).encode()
+
+
+def test_a_hub_id_whose_index_is_a_small_file_is_fetched_with_its_bin_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}')
+    hub(monkeypatch, tmp_path, ["config.json", "pytorch_model-00001-of-00001.bin"])
+    find_checkpoint("deepseek-ai/Janus-Pro-7B")
+    assert (tmp_path / "pytorch_model-00001-of-00001.bin").exists()
+
+
+def test_a_description_fetches_small_files_only_and_nothing_if_the_cache_holds_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = hub(monkeypatch, tmp_path, ["config.json", "tokenizer.json", "model.safetensors"])
+    assert find_description(str(tmp_path)) == (tmp_path, False)
+    assert find_description("deepseek-ai/Janus-Pro-1B") == (tmp_path, True)
+    assert asked == [["config.json"], ["*.json", "*.jinja"]]
+    assert not (tmp_path / "model.safetensors").exists()
+    (tmp_path / "model.safetensors").touch()
+    find_description("deepseek-ai/Janus-Pro-1B")
+    assert len(asked) == 3
+
+
+def test_a_description_is_made_of_what_the_cache_holds_where_the_hub_gives_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "config.json").touch()
+
+    def download(name: str, local_files_only: bool, **_: object) -> str:
+        if not local_files_only:
+            raise ConnectionError("no route")
+        return str(tmp_path)
+
+    monkeypatch.setattr(locate, "snapshot_download", download)
+    assert find_description("deepseek-ai/Janus-Pro-1B") == (tmp_path, True)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="could not be downloaded"):
+        find_description("deepseek-ai/Janus-Pro-1B")
+
+
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/no/such/place", "a/b/c", "https://huggingface.co/a/b", ""])
 def test_a_name_that_is_nothing_says_what_a_name_may_be(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
@@ -119,14 +164,22 @@ def test_the_vae_is_looked_for_in_the_folder_then_the_cache_then_the_hub(tmp_pat
 
     def download(name: str, allow_patterns: list[str], local_files_only: bool) -> str:
         asked.append(local_files_only)
-        if local_files_only:
+        if not local_files_only:
+            for file in allow_patterns:
+                (tmp_path / "cache" / file).touch()
+        elif not any((tmp_path / "cache").iterdir()):
             raise LocalEntryNotFoundError("not cached")
-        (tmp_path / "cache" / allow_patterns[-1]).touch()
         return str(tmp_path / "cache")
 
     monkeypatch.setattr(locate, "snapshot_download", download)
+    assert find_vae(tmp_path, fetch=False) is None
+    assert asked == [True]
     assert find_vae(tmp_path) == tmp_path / "cache"
-    assert asked == [True, False]
+    assert asked == [True, True, False]
+    assert find_vae(tmp_path) == find_vae(tmp_path, fetch=False) == tmp_path / "cache"
+    assert asked[3:] == [True, True]
     (tmp_path / "vae").mkdir()
-    (tmp_path / "vae" / "diffusion_pytorch_model.bin").touch()
+    with pytest.raises(CheckpointError, match="vae holds no config"):
+        find_vae(tmp_path)
+    (tmp_path / "vae" / "config.json").touch()
     assert find_vae(tmp_path) == tmp_path / "vae"

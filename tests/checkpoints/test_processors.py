@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 
 import tiny
 from openjanus.checkpoints.companions import read_companions
@@ -115,6 +116,44 @@ def test_a_missing_tokenizer_is_named(save: Save):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
         read(folder)
+
+
+def add_token_behind_the_embeddings(folder: Path, variant: str) -> tuple[str, int]:
+    """A token that the tokenizer knows and the model has no row for; its id is the number of rows."""
+    rows = tiny.CONFIGS[variant].language.vocab_size
+    path = str(folder / "tokenizer.json")
+    backend = tokenizers.Tokenizer.from_file(path)
+    backend.add_special_tokens([f"<extra {id}>" for id in range(backend.get_vocab_size(), rows + 1)])
+    backend.save(path)
+    assert backend.token_to_id(f"<extra {rows}>") == rows
+    return f"<extra {rows}>", rows
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        ("tokenizer_config.json", "bos_token"),
+        ("tokenizer_config.json", "eos_token"),
+        ("processor_config.json", "pad_tag"),
+        ("processor_config.json", "image_start_tag"),
+        ("processor_config.json", "image_end_tag"),
+    ],
+)
+def test_a_special_token_behind_the_models_last_embedding_is_refused_by_name(save: Save, variant: str, file: str, key: str):
+    folder = save(variant)
+    token, rows = add_token_behind_the_embeddings(folder, variant)
+    read(folder, variant)
+    edit(folder, file, **{key: token})
+    with pytest.raises(CheckpointError) as error:
+        read(folder, variant)
+    assert all(word in str(error.value) for word in (token, f"the id {rows}", f"vocab_size {rows}")), str(error.value)
+
+
+def test_an_image_tag_behind_the_models_last_embedding_is_fine_because_it_is_never_embedded(save: Save, variant: str):
+    folder = save(variant)
+    token, rows = add_token_behind_the_embeddings(folder, variant)
+    edit(folder, "processor_config.json", image_tag=token)
+    assert read(folder, variant).tokenizer.image == rows
 
 
 def test_transformers_silence_about_the_system_prompt_is_kept(save: Save):

@@ -210,6 +210,17 @@ def test_a_folder_with_something_else_in_it_is_refused_untouched(tmp_path: Path,
     assert everything(folder) == {"chapter1.tex": b"mine", "config.json": b"{}"}
 
 
+@pytest.mark.parametrize("config", ['{"model_type": "llama"}', '{"model_type": ["janus"]}', "{}", "no JSON"])
+def test_another_models_checkpoint_is_refused_untouched(tmp_path: Path, config: str):
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    (folder / "config.json").write_text(config)
+    (folder / WHOLE).write_text("X")
+    with pytest.raises(CheckpointError, match="holds no checkpoint of Janus"):
+        save_checkpoint(tiny.tiny_model("janus"), tiny.tiny_processor("janus"), folder)
+    assert everything(folder) == {"config.json": config.encode(), WHOLE: b"X"}
+
+
 def test_an_empty_folder_and_missing_parents_are_fine(tmp_path: Path, variant: str):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "a" / "b" / "c"):

@@ -157,6 +157,14 @@ def test_an_unknown_tower_with_all_its_sizes_is_read():
         ("gen_head_config.params.image_token_embed", None, ["gen_head_config.params.image_token_embed"]),
         ("gen_vision_config.params.ch_mult", [], ["ch_mult"]),
         ("gen_vision_config.params.grid_size", [1, 2, 3], ["grid_size", "[height, width]"]),
+        ("gen_vision_config.params.grid_size", True, ["grid_size", "True", "[height, width]"]),
+        ("gen_vision_config.params.grid_size", [24, True], ["grid_size", "[height, width]"]),
+        ("vision_config.params.pixel_mean", [0.5, 0.5], ["pixel_mean", "[0.5, 0.5]", "3 numbers"]),
+        ("vision_config.params.pixel_std", [0.5, 0.5, float("nan")], ["pixel_std", "3 numbers"]),
+        ("language_config.rms_norm_eps", 0, ["rms_norm_eps", "0", "above 0"]),
+        ("language_config.rms_norm_eps", -1e-6, ["rms_norm_eps", "-1e-06", "above 0"]),
+        ("language_config.rope_theta", 0.0, ["rope_theta", "0.0", "above 0"]),
+        ("language_config.rope_parameters", {"rope_theta": -1}, ["rope_parameters.rope_theta", "-1", "above 0"]),
         ("language_config.hidden_act", "gelu", ["hidden_act", "gelu", "silu"]),
         ("language_config.attention_bias", True, ["attention_bias"]),
         ("language_config.tie_word_embeddings", True, ["tie_word_embeddings"]),
@@ -251,6 +259,13 @@ def test_a_kept_published_config_of_another_model_does_not_count():
     kept = to_published(PRESETS["janus-pro-7b"])
     companions = Companions("transformers", values, published={"config.json": kept})
     assert companions.model_config() == PRESETS["janus-pro-1b"]
+
+
+def test_a_kept_published_config_that_transformers_cannot_hold_does_not_count():
+    values = to_transformers(PRESETS["janus-pro-1b"], TOKENS)
+    for kept in (published("janusflow-1.3b"), changed(published(), "gen_vision_config.params.grid_size", 7), {}):
+        companions = Companions("transformers", values, published={"config.json": kept})
+        assert companions.model_config() == PRESETS["janus-pro-1b"]
 
 
 def test_the_vae_config_is_read_and_written_in_the_diffusers_schema():

@@ -73,11 +73,6 @@ def test_joined_turns_are_not_stripped_and_rendered_ones_are() -> None:
     assert join_turns(TEMPLATES["deepseek"], []) == ""
 
 
-def test_stop_strings_are_the_templates() -> None:
-    assert ChatFormat().stop == ("<|User|>", END)
-    assert ChatFormat("deepseek_old").stop == ("User:", END)
-
-
 def test_an_unknown_template_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'vicuna'.*deepseek_old"):
         ChatFormat("vicuna")

@@ -168,6 +168,18 @@ def test_a_sixteen_bit_png_file_is_scaled() -> None:
     assert shown[0, :, 1].tolist() == [0, 4, 156, 255]
 
 
+def test_whole_numbers_that_never_exceed_255_are_levels_of_8_bits_in_mode_i_alone() -> None:
+    ramp = np.array([[-3, 0, 1, 128, 255]], dtype=np.int32)
+    assert levels(open_image(Image.fromarray(ramp)))[0, :, 2].tolist() == [0, 0, 1, 128, 255]
+    assert levels(open_image(Image.fromarray(ramp.clip(0).astype(np.uint16))))[0, :, 2].tolist() == [0, 0, 0, 0, 1]
+
+
+def test_a_sixteen_bit_png_with_a_transparent_level_is_laid_on_white() -> None:
+    image = Image.fromarray(np.array([[0, 1000, 40000, 1001]], dtype=np.uint16))
+    shown = open_image(encoded(image, transparency=1000))
+    assert levels(shown)[0, :, 0].tolist() == [0, 255, 156, 4]
+
+
 def test_float_images_of_either_range_are_shown() -> None:
     unit = Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32))
     bytes_ = Image.fromarray(np.array([[0.0, 127.6, 255.0]], dtype=np.float32))
@@ -267,6 +279,7 @@ def test_what_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     assert "folder" in refusal(tmp_path)
     assert "cannot be read" in refusal("a" * 5000)
     assert "cannot be read" in refusal("a\0b.png")
+    assert "there is no image at ~nobody" in refusal("~nobody-of-that-name/x.png")
     assert "download" in refusal("https://example.com/a.png")
 
 

@@ -8,7 +8,7 @@ import tokenizers
 from tokenizers import processors
 
 from made_tokenizers import ALL, byte_level, llama_kind
-from openjanus.errors import CheckpointError
+from openjanus.errors import CheckpointError, PromptError
 from openjanus.processing.tokenizer import BOS, EOS, FLOW_TAGS, GENERATION_START, IMAGE, IMAGE_END, IMAGE_START, PAD, Tokenizer
 
 
@@ -59,6 +59,14 @@ def test_special_tokens_in_a_text_become_those_tokens_and_are_left_out_again() -
     assert tokenizer.eos in ids
     assert ids[-1] == tokenizer.image
     assert tokenizer.decode(ids) == "redred"
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", "\ud800", None, 7, ["red"], b"red"])
+def test_what_is_no_valid_text_is_refused_in_one_line(text: object) -> None:
+    with pytest.raises(PromptError) as caught:
+        Tokenizer(byte_level(ALL)).encode(text)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
 
 
 def test_ids_outside_the_vocabulary_are_left_out() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openjanus.checkpoints.files import WEIGHT_NAMES, read_json
+from openjanus.checkpoints.files import WEIGHT_NAMES, has_weights, read_json
 from openjanus.checkpoints.schema import MODEL_TYPE as PUBLISHED
 from openjanus.checkpoints.schema import parse_published
 from openjanus.checkpoints.transformers_schema import MODEL_TYPE as TRANSFORMERS
@@ -23,6 +23,7 @@ KEPT_PUBLISHED = "openjanus_published.json"
 CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json")
 _TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model")
 JSON_FILES = (PROCESSOR, PREPROCESSOR, TOKENIZER_SETTINGS, GENERATION)
+_LAYOUTS = {PUBLISHED: "deepseek", TRANSFORMERS: "transformers"}
 
 
 @dataclass(frozen=True)
@@ -60,31 +61,44 @@ class Companions:
             return config
         # What was kept says more than transformers' config can hold, as long as it is about the same model: one of them may have
         # been edited since.
-        full = parse_published(kept, vae)
-        return (
-            full
-            if parse_transformers(to_transformers(full, dict.fromkeys(("bos", "eos", "pad", "image"), 0))) == config
-            else config
-        )
+        try:
+            full = parse_published(kept, vae)
+            held = parse_transformers(to_transformers(full, dict.fromkeys(("bos", "eos", "pad", "image"), 0)))
+        except ConfigError:  # of a model that this layout cannot hold, so not of this one
+            return config
+        return full if held == config else config
 
 
 def read_companions(folder: Path) -> Companions:
     """The small files of a folder; CheckpointError if one is damaged or config.json missing, ConfigError for another model's."""
     config = read_json(folder / CONFIG)
-    layouts = {PUBLISHED: "deepseek", TRANSFORMERS: "transformers"}
-    kind = config.get("model_type")
-    if kind not in layouts:
+    layout = _layout_of(config)
+    if layout is None:
         raise ConfigError(
-            f"{folder / CONFIG} says model_type {kind!r}; known are {PUBLISHED!r} (Janus, Janus-Pro, JanusFlow as published) "
-            f"and {TRANSFORMERS!r} (transformers' Janus)"
+            f"{folder / CONFIG} says model_type {config.get('model_type')!r}; known are {PUBLISHED!r} (Janus, Janus-Pro, "
+            f"JanusFlow as published) and {TRANSFORMERS!r} (transformers' Janus)"
         )
     return Companions(
-        layout=layouts[kind],
+        layout=layout,
         config=config,
         json={name: read_json(folder / name) for name in JSON_FILES if (folder / name).exists()},
         files={name: _read_bytes(folder / name) for name in (*_TOKENIZER_FILES, *CHAT_TEMPLATES) if (folder / name).exists()},
-        published=_read_kept(folder / KEPT_PUBLISHED) if kind == TRANSFORMERS else {},
+        published=_read_kept(folder / KEPT_PUBLISHED) if layout == "transformers" else {},
     )
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint of Janus: a config.json that says so, and weights beside it."""
+    try:
+        return _layout_of(read_json(folder / CONFIG)) is not None and has_weights(folder)
+    except CheckpointError:
+        return False
+
+
+def _layout_of(config: dict[str, Any]) -> str | None:
+    """The layout that the model_type of a config.json stands for, None if it is another model's."""
+    kind = config.get("model_type")
+    return _LAYOUTS.get(kind) if isinstance(kind, str) else None
 
 
 def _read_kept(path: Path) -> dict[str, dict[str, Any]]:

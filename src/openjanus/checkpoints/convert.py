@@ -9,10 +9,11 @@ from openjanus.checkpoints.companions import read_companions
 from openjanus.checkpoints.files import SafetensorsFile, Weights, open_weights
 from openjanus.checkpoints.layouts import VAE_LAYOUTS, Fit, Slot, layouts_of, only_vae, slots, without_vae
 from openjanus.checkpoints.load import build_empty, find_config, fit_weights, open_extra, read_extra
-from openjanus.checkpoints.locate import find_checkpoint
+from openjanus.checkpoints.locate import expand_path, find_checkpoint
 from openjanus.checkpoints.processors import load_processor
 from openjanus.checkpoints.save import Source, choose_layout, write_checkpoint
-from openjanus.checkpoints.writing import MAX_SHARD_SIZE
+from openjanus.checkpoints.writing import MAX_SHARD_SIZE, is_filled
+from openjanus.errors import CheckpointError
 
 
 def convert_checkpoint(
@@ -22,11 +23,13 @@ def convert_checkpoint(
 
     What the transformers layout has no place for (the unused attention pool, a usage buffer) is kept beside it in
     openjanus_extra.safetensors, so that converting there and back gives the same bits. Dtypes do not change, and no more than one
-    tensor is in memory at a time. A JanusFlow keeps the VAE in its folder, if it has one. Errors as for loading and saving.
+    tensor is in memory at a time. A JanusFlow keeps the VAE in its folder, if it has one. Errors as for loading and saving;
+    CheckpointError too for a `destination` that is not empty, unless it is the source, which is then replaced.
     """
     folder = find_checkpoint(source)
+    _check_destination(folder, destination)
     companions = read_companions(folder)
-    vae_folder, config = find_config(folder, companions)
+    vae_folder, config = find_config(folder, companions, fetch_vae=False)
     choose_layout(layout, config)
     processor = load_processor(folder, companions, config, str(source))
     weights = open_weights(folder)
@@ -54,6 +57,14 @@ def convert_checkpoint(
         max_shard_size=max_shard_size,
         untrained=companions.untrained,
     )
+
+
+def _check_destination(source: Path, destination: str | Path) -> None:
+    target = expand_path(destination)
+    if is_filled(target) and not target.samefile(source):
+        raise CheckpointError(
+            f"{destination} is not empty; convert into a new or empty folder, or in place by giving {source} as both"
+        )
 
 
 class _Origin:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from openjanus.errors import ConfigError
@@ -14,6 +14,10 @@ class _Absent:
 
 
 ABSENT: Any = _Absent()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 class Section:
@@ -57,11 +61,11 @@ class Section:
             raise self.fail(key, f"a whole number of {least} or more")
         return value
 
-    def number(self, key: str, default: Any = ABSENT) -> float:
-        """A finite number."""
+    def number(self, key: str, default: Any = ABSENT, above: float = -inf) -> float:
+        """A finite number larger than `above`."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-            raise self.fail(key, "a number")
+        if not _is_number(value) or value <= above:
+            raise self.fail(key, "a number" if above == -inf else f"a number above {above:g}")
         return float(value)
 
     def flag(self, key: str, default: Any = ABSENT) -> bool:
@@ -86,22 +90,21 @@ class Section:
             raise self.fail(key, "a list of whole numbers of 1 or more")
         return tuple(value)
 
-    def numbers(self, key: str, default: Any = ABSENT) -> tuple[float, ...] | None:
-        """A list of numbers."""
+    def numbers(self, key: str, default: Any, count: int) -> tuple[float, ...] | None:
+        """A list of `count` finite numbers."""
         value = self._get(key, default)
         if value is None:
             return None
-        if not isinstance(value, list | tuple) or any(
-            isinstance(item, bool) or not isinstance(item, int | float) for item in value
-        ):
-            raise self.fail(key, "a list of numbers")
+        if not isinstance(value, list | tuple) or len(value) != count or not all(map(_is_number, value)):
+            raise self.fail(key, f"a list of {count} numbers")
         return tuple(float(item) for item in value)
 
     def grid(self, key: str, default: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of one number or a pair."""
         value = self._get(key, default)
         pair = (value, value) if isinstance(value, int) else value
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or any(not isinstance(side, int) or side < 1 for side in pair):
+        listed = isinstance(pair, list | tuple) and len(pair) == 2
+        if not listed or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in pair):
             raise self.fail(key, "a whole number or a pair [height, width]")
         return pair[0], pair[1]
 

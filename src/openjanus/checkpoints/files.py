@@ -219,8 +219,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether `open_weights` would find anything there."""
-    return any(_find(folder, kind) for kind in _KINDS)
+    """Whether any weight file is there; the index of absent shards alone is none."""
+    return any(path.exists() for kind in _KINDS for path in _find(folder, kind))
 
 
 def open_weights(folder: Path) -> Weights:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from openjanus.checkpoints.companions import read_companions
-from openjanus.checkpoints.files import Weights, open_weights
+from openjanus.checkpoints.files import Weights, has_weights, open_weights
 from openjanus.checkpoints.layouts import VAE_LAYOUTS, Fit, Layout, Slot, layouts_of, nearest, only_vae, slots, without_vae
 from openjanus.checkpoints.load import build_empty, find_config
-from openjanus.checkpoints.locate import SDXL_VAE, find_checkpoint
+from openjanus.checkpoints.locate import SDXL_VAE, find_description
 from openjanus.checkpoints.processors import load_processor
 from openjanus.config import PRESETS, FlowGenerationConfig, JanusConfig
 from openjanus.errors import CheckpointError, ConfigError
@@ -22,7 +22,11 @@ from openjanus.processing.tokenizer import GENERATION_START
 
 @dataclass
 class Inspection:
-    """A checkpoint's description; `problems` is empty if it would load. Sizes are bytes, parameters are counts of numbers."""
+    """A checkpoint's description. Sizes are bytes, parameters are counts of numbers.
+
+    downloaded: false for a hub id whose weights are not in the cache; what only they could tell is then empty. missing, extra and
+    misshapen name every tensor that is.
+    """
 
     name: str
     folder: str
@@ -30,6 +34,7 @@ class Inspection:
     same_sizes_as: list[str]
     layout: str = ""
     format: str = ""
+    downloaded: bool = True
     files: dict[str, int] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
@@ -43,6 +48,11 @@ class Inspection:
     misshapen: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong, so that it would load."""
+        return not self.problems
+
     def to_json(self) -> dict[str, Any]:
         """Everything as a JSON object."""
         return asdict(self)
@@ -54,8 +64,8 @@ class Inspection:
             ("name", self.name + (", untrained" if self.untrained else "")),
             ("folder", self.folder),
             ("variant", self.variant + sizes),
-            ("layout", f"{self.layout}, {self.format}" if self.layout else "none that fits"),
-            ("weights", f"{_list(self.files)}: {_megabytes(sum(self.files.values()))}" if self.files else "none"),
+            ("layout", f"{self.layout}, {self.format}" if self.layout else "none that fits" if self.downloaded else "unknown"),
+            ("weights", self._weights()),
             ("dtype", ", ".join(f"{dtype} ({_megabytes(size)})" for dtype, size in self.dtypes.items())),
             *(
                 (("parameters" if not i else ""), f"{count:>15,}  {part}")
@@ -68,6 +78,11 @@ class Inspection:
             *((("problems" if not i else ""), problem) for i, problem in enumerate(self.problems or ["none"])),
         ]
         return "\n".join(f"{label:<15} {text}".rstrip() for label, text in lines if text)
+
+    def _weights(self) -> str:
+        if not self.downloaded:
+            return "not downloaded; layout and number format can be told once they are"
+        return f"{_list(self.files)}: {_megabytes(sum(self.files.values()))}" if self.files else "none"
 
 
 def _list(files: Mapping[str, int], most: int = 3) -> str:
@@ -83,11 +98,12 @@ def _megabytes(size: int) -> str:
 def inspect_checkpoint(name: str | Path) -> Inspection:
     """The description of a bundled name, a folder or a hub id. What is wrong with its weights or tokenizer is part of it.
 
+    Of a hub id only small files are fetched; weights are examined if the cache holds them.
     CheckpointError or ConfigError only if there is no such checkpoint or its config.json describes no model.
     """
-    folder = find_checkpoint(name)
+    folder, from_hub = find_description(name)
     companions = read_companions(folder)
-    vae_folder, config = find_config(folder, companions)
+    vae_folder, config = find_config(folder, companions, fetch_vae=False)
     model = build_empty(config)
     report = Inspection(
         name=str(name),
@@ -98,13 +114,13 @@ def inspect_checkpoint(name: str | Path) -> Inspection:
         untrained=companions.untrained,
     )
     wanted = slots(model)
-    fitted = _examine(report, folder, layouts_of(config.generation), without_vae(wanted))
+    fitted = _examine(report, folder, from_hub, layouts_of(config.generation), without_vae(wanted))
     if fitted is not None:
         report.layout, report.format = fitted[0].layout.name, fitted[1].format
     if isinstance(config.generation, FlowGenerationConfig):
-        report.vae = str(vae_folder) if vae_folder else f"none: it cannot paint; put {SDXL_VAE} into {folder / 'vae'}"
+        report.vae = str(vae_folder) if vae_folder else f"{SDXL_VAE} (not bundled): fetched when the model is loaded"
         if vae_folder is not None:
-            _examine(report, vae_folder, VAE_LAYOUTS, only_vae(wanted))
+            _examine(report, vae_folder, from_hub, VAE_LAYOUTS, only_vae(wanted))
     try:
         _tell_processor(report, load_processor(folder, companions, config, str(name)), config)
     except (CheckpointError, ConfigError) as error:
@@ -123,13 +139,19 @@ def _parameters(model: JanusModel) -> dict[str, int]:
 
 
 def _examine(
-    report: Inspection, folder: Path, layouts: tuple[Layout, ...], wanted: Mapping[str, Slot]
+    report: Inspection, folder: Path, from_hub: bool, layouts: tuple[Layout, ...], wanted: Mapping[str, Slot]
 ) -> tuple[Fit, Weights] | None:
     """Add what the weight files of a folder are, and what is wrong with them; None if they cannot be read."""
+    absent = not has_weights(folder)
+    if absent and from_hub:
+        report.downloaded = False
+        return None
     try:
         weights = open_weights(folder)
     except CheckpointError as error:
         report.problems.append(str(error))
+        if absent:
+            report.missing += nearest(layouts, wanted, {}).missing
         return None
     report.files |= {
         str(path.relative_to(folder.parent) if path.parent.name == "vae" else path.name): path.stat().st_size

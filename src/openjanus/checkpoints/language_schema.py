@@ -28,8 +28,8 @@ def parse_language(section: Section) -> LanguageConfig:
         num_key_value_heads=section.integer("num_key_value_heads", None),
         head_dim=section.integer("head_dim", None),
         max_position_embeddings=section.integer("max_position_embeddings", default.max_position_embeddings),
-        rms_norm_eps=section.number("rms_norm_eps", default.rms_norm_eps),
-        rope_theta=rope.number("rope_theta", section.number("rope_theta", default.rope_theta)),
+        rms_norm_eps=section.number("rms_norm_eps", default.rms_norm_eps, above=0),
+        rope_theta=rope.number("rope_theta", section.number("rope_theta", default.rope_theta, above=0), above=0),
     )
 
 

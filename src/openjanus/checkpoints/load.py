@@ -85,15 +85,18 @@ def load_checkpoint(name: str | Path, device: str | torch.device = "cpu", dtype:
     return Checkpoint(folder, main.layout.name, model, processor, companions)
 
 
-def find_config(folder: Path, companions: Companions) -> tuple[Path | None, JanusConfig]:
-    """The model's configuration, and for a JanusFlow the folder of its VAE, None if there is none. Errors name the file."""
+def find_config(folder: Path, companions: Companions, fetch_vae: bool = True) -> tuple[Path | None, JanusConfig]:
+    """The model's configuration, and for a JanusFlow the folder of its VAE, None if there is none. Errors name the file.
+
+    fetch_vae False: a VAE that is neither in the folder nor in the cache is not downloaded.
+    """
     try:
         config = companions.model_config()
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.json'}: {error}") from error
     if not isinstance(config.generation, FlowGenerationConfig):
         return None, config
-    vae_folder = find_vae(folder)
+    vae_folder = find_vae(folder, fetch_vae)
     return vae_folder, config if vae_folder is None else with_vae(config, read_vae_config(vae_folder))
 
 

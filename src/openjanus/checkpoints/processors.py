@@ -30,13 +30,15 @@ _HALF = (0.5, 0.5, 0.5)
 def load_processor(folder: Path, companions: Companions, config: JanusConfig, name: str = "") -> Processor:
     """The processor of a checkpoint in `folder`; `name` is what the user called it, which tells Janus-1.3B's chat roles.
 
-    CheckpointError without a tokenizer or a special token; ConfigError for impossible values.
+    CheckpointError without a tokenizer or a special token, or with one the model has no embedding for; ConfigError for impossible
+    values.
     """
     values = {**companions.published.get(PROCESSOR, {}), **companions.json.get(PROCESSOR, {})}
     section = Section(values, PROCESSOR)
     flow = isinstance(config.generation, FlowGenerationConfig)
     tags = {key: section.text(key) for key in ("image_tag", "image_start_tag", "image_end_tag", "pad_tag") if values.get(key)}
     tokenizer = Tokenizer.from_folder(folder, extra_tags=FLOW_TAGS if flow else (), pad_fallback=flow, **tags)
+    _check_embedded(tokenizer, config.language.vocab_size)
     silent = values.get("use_default_system_prompt") is False  # transformers' processor then prepends nothing
     return Processor(
         tokenizer=tokenizer,
@@ -52,6 +54,25 @@ def load_processor(folder: Path, companions: Companions, config: JanusConfig, na
         context=config.language.max_position_embeddings,
         vocab_size=config.language.vocab_size,
     )
+
+
+def _check_embedded(tokenizer: Tokenizer, rows: int) -> None:
+    """CheckpointError if a special token of every prompt lies behind the model's embeddings.
+
+    The image tag may: it only stands where an image's embeddings go. So may JanusFlow's generation tag, which no prompt holds.
+    """
+    for tag, id in (
+        (tokenizer.bos_tag, tokenizer.bos),
+        (tokenizer.eos_tag, tokenizer.eos),
+        (tokenizer.pad_tag, tokenizer.pad),
+        (tokenizer.image_start_tag, tokenizer.image_start),
+        (tokenizer.image_end_tag, tokenizer.image_end),
+    ):
+        if id >= rows:
+            raise CheckpointError(
+                f"{tokenizer.source} gives {tag} the id {id}, but config.json says vocab_size {rows}, so the model has no such "
+                "token; use the tokenizer files published with this checkpoint"
+            )
 
 
 def _images(folder: Path, companions: Companions, config: JanusConfig) -> ImageProcessorConfig:

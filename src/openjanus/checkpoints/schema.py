@@ -121,8 +121,8 @@ def parse_tower(params: Section) -> TowerConfig:
         heads=params.integer("heads", heads),
         mlp_ratio=params.number("mlp_ratio", mlp_ratio),
         select_layer=params.integer("select_layer", default.select_layer, least=-(10**6)),
-        pixel_mean=params.numbers("pixel_mean", None),
-        pixel_std=params.numbers("pixel_std", None),
+        pixel_mean=params.numbers("pixel_mean", None, count=3),
+        pixel_std=params.numbers("pixel_std", None, count=3),
         ignore_head=params.flag("ignore_head", True),
         model_name=name,
     )

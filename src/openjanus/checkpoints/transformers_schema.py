@@ -89,6 +89,7 @@ def check_representable(config: JanusConfig) -> None:
     if not isinstance(painting, TokenGenerationConfig):
         raise ConfigError("transformers has no JanusFlow, so there is no such layout for it; use --layout deepseek")
     tokenizer, tower = painting.tokenizer, reading.encoder
+    codes, patches = (f"{height} x {width}" for height, width in (painting.grid, (tower.grid, tower.grid)))
     refusals = {
         "a vision tower with a pooling head (ignore_head false)": not tower.ignore_head,
         "a vision tower with pixel_mean and pixel_std": tower.pixel_mean is not None and tower.pixel_std is not None,
@@ -97,6 +98,7 @@ def check_representable(config: JanusConfig) -> None:
         "an image head narrower or wider than the language model": painting.head_dim != config.language.hidden_size,
         "an image tokenizer whose encoder and decoder differ": tokenizer.encoder_ch_mult != tokenizer.decoder_ch_mult,
         "a codebook that is not normalised": not tokenizer.l2_norm,
+        f"images of {codes} codes beside a tower of {patches} patches (it paints on the tower's grid)": codes != patches,
     }
     for what, found in refusals.items():
         if found:

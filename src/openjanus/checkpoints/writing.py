@@ -12,8 +12,9 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
-from openjanus.checkpoints.companions import CONFIG, belongs_to_checkpoint
-from openjanus.checkpoints.files import Header, has_weights
+from openjanus.checkpoints.companions import belongs_to_checkpoint, is_checkpoint
+from openjanus.checkpoints.files import Header
+from openjanus.checkpoints.locate import expand_path
 from openjanus.errors import CheckpointError
 
 MAX_SHARD_SIZE = 5_000_000_000
@@ -96,9 +97,9 @@ def replacing(folder: Path) -> Iterator[Path]:
     """An empty folder to write into, which takes the place of `folder` when the block ends well.
 
     On any failure it is removed and `folder` stays as it was. What else lies in an old checkpoint's folder (a README, a log)
-    moves over. CheckpointError if `folder` holds something that is no checkpoint, or the disk refuses.
+    moves over. CheckpointError if `folder` holds something that is no checkpoint of Janus, or the disk refuses.
     """
-    target = folder.expanduser().resolve()
+    target = expand_path(folder).resolve()
     _check_replaceable(target, folder)
     token = uuid4().hex[:8]
     partial, old = target.parent / f".{target.name}.{token}.partial", target.parent / f".{target.name}.{token}.old"
@@ -116,12 +117,20 @@ def replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def is_filled(folder: Path) -> bool:
+    """Whether it is a folder with something in it; CheckpointError if one may not look."""
+    try:
+        return folder.is_dir() and any(folder.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read ({error.strerror or error}); choose another folder") from error
+
+
 def _check_replaceable(target: Path, folder: Path) -> None:
     if target.exists() and not target.is_dir():
         raise CheckpointError(f"{folder} is a file; choose a folder")
-    if target.is_dir() and any(target.iterdir()) and not ((target / CONFIG).exists() and has_weights(target)):
+    if is_filled(target) and not is_checkpoint(target):
         raise CheckpointError(
-            f"{folder} is not empty and holds no checkpoint; nothing is overwritten there, choose another folder"
+            f"{folder} is not empty and holds no checkpoint of Janus; nothing is overwritten there, choose another folder"
         )
 
 

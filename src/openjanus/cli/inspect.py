@@ -16,9 +16,12 @@ def inspect(
 
     openjanus inspect deepseek-ai/Janus-Pro-1B
 
-    Reads the headers of the files, not the weights.
+    Reads the headers of the files, not the weights; of a Hugging Face id whose weights are not in the cache only the small files
+    are fetched. Ends with 2 if the checkpoint would not load.
     """
     from openjanus.checkpoints.inspect import inspect_checkpoint
 
     report = inspect_checkpoint(model)
     print(json.dumps(report.to_json(), indent=2) if as_json else report.to_text())
+    if not report.sound:
+        raise typer.Exit(2)

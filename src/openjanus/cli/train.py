@@ -49,7 +49,7 @@ def train(
     if world.leads and result.final is not None:
         print(json.dumps({"folder": str(result.final), "steps": result.step}) if as_json else result.final)
     if world.size > 1:
-        # A process of several has threads of its communication left, which now and then abort a clean exit; everything is written.
+        # A process of several still has threads for talking, which now and then abort a clean exit; everything is written.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0 if result.signal is None else 128 + result.signal)

@@ -124,11 +124,6 @@ class ChatFormat:
         """The table's entry."""
         return TEMPLATES[self.name]
 
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """Strings at which an answer ends, beside the eos token."""
-        return self.template.stop
-
     def render(self, messages: Sequence[Message], system_prompt: str | None = None, add_reply: bool = False) -> str:
         """The prompt of the messages. An empty assistant message last is the turn to write; `add_reply` adds it if need be.
 

@@ -168,13 +168,27 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        image = Image.fromarray(_bytes_of_words(np.asarray(image).clip(0, 65535)))
+        image = _of_whole_numbers(image)
     elif image.mode == "F":
         image = Image.fromarray(_bytes_of_float_image(np.asarray(image), name))
     if image.has_transparency_data:
         front = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # PIL knows no way from La to RGBA
         return Image.alpha_composite(Image.new("RGBA", front.size, "white"), front).convert("RGB")
     return image.convert("RGB")
+
+
+def _of_whole_numbers(image: Image.Image) -> Image.Image:
+    """A PIL image of mode I or I;16 as L, or as LA if one of its levels is declared transparent.
+
+    Mode I is of 8 bits if nothing exceeds 255 (what PIL itself and many programs put into it), else of 16.
+    """
+    values = np.asarray(image)
+    eight_bits = image.mode == "I" and int(values.max()) <= 255
+    grey = Image.fromarray(values.clip(0, 255).astype(np.uint8) if eight_bits else _bytes_of_words(values.clip(0, 65535)))
+    transparent = image.info.get("transparency")
+    if not isinstance(transparent, int):
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))))
 
 
 def _bytes_of_words(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import tokenizers
 
-from openjanus.errors import CheckpointError
+from openjanus.errors import CheckpointError, PromptError
 
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
@@ -103,7 +103,14 @@ class Tokenizer:
         return id in self._special
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text, bos first. Special tokens written in the text become that token, as in the published processor."""
+        """Ids of the text, bos first. Special tokens written in the text become that token, as in the published processor.
+
+        PromptError for what is no text: no str, or half of a character pair, as bytes that are not UTF-8 come in.
+        """
+        try:
+            text.encode()
+        except (AttributeError, UnicodeEncodeError) as error:
+            raise PromptError(f"{text!r:.60} is no text that can be written in UTF-8; give it as such") from error
         return [self.bos, *self.backend.encode(text, add_special_tokens=False).ids]
 
     def decode(self, ids: Iterable[int]) -> str:
