@@ -59,11 +59,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def start(folder: Path, assignments: Sequence[str], processes: int = 1) -> "subprocess.Popen[str]":
-    """The toy recipe in a process of its own, or in several by torchrun."""
+def start(folder: Path, assignments: Sequence[str], processes: int = 1, recipe: Path = TOY) -> "subprocess.Popen[str]":
+    """The toy recipe, or another file's, in a process of its own, or in several by torchrun."""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [str(HERE / "start.py"), str(TOY), *assignments, "-o", str(folder), "--device", "cpu"]
+    command += [str(HERE / "start.py"), str(recipe), *assignments, "-o", str(folder), "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1] / "src")}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

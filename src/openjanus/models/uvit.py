@@ -103,7 +103,9 @@ class Unpatchify(nn.Module):
         self.unpatch_conv = nn.Conv2d(inputs, 4 * outputs, 1, bias=config.use_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.unpatch_conv(_norm_over_channels(self.norm, x)), 2)
+        # torch's pixel_shuffle, written out: its own backward refuses an empty batch, which a process without pictures has.
+        cells = self.unpatch_conv(_norm_over_channels(self.norm, x)).unflatten(1, (-1, 2, 2))
+        return cells.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
 
 def _check(config: UViTConfig) -> None:

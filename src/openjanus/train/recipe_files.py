@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
+from openjanus.checkpoints.locate import expand_path
 from openjanus.errors import ConfigError, JanusError
 from openjanus.train.recipe import Recipe
 
@@ -35,7 +36,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def _find(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = expand_path(name)
     if path.suffix == ".py":
         if not path.is_file():
             raise ConfigError(f"there is no recipe file {name}")
