@@ -5,8 +5,8 @@ from torch import Tensor
 
 from openjanus.config import LanguageConfig
 
-# Attention runs over a multiple of this many positions, the rest of them masked. A sum over a multiple of the vector width adds the
-# same numbers in the same order however many masked ones follow, so a row comes out the same whatever is longer beside it.
+# Attention runs over a multiple of this many positions, the rest of them masked. A sum over a multiple of the vector width adds
+# the same numbers in the same order however many masked ones follow, so a row comes out the same whatever is longer beside it.
 STRIDE = 64
 
 

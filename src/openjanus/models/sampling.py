@@ -19,10 +19,10 @@ def pick(logits: Tensor, uniform: Tensor, temperature: float, top_k: int = 0, to
     temperature 0 takes the largest logit (the first of equals). top_k keeps the k largest logits (0: all), then top_p the
     fewest of the largest probabilities that sum to at least top_p (1: all); both act after the temperature.
     """
-    if temperature == 0:
+    if temperature < torch.finfo(torch.float32).tiny:  # 0, or so little that float32 takes it for 0
         return logits.argmax(dim=-1)
-    # Differs from the reference: float32 softmax. In fp16 the published loop overflows (inf/nan in multinomial). The largest logit
-    # goes to 0 before the division, so that the smallest temperature divides into minus infinity, never into NaN.
+    # Differs from the reference: float32 softmax. In fp16 the published loop overflows (inf/nan in multinomial). The largest
+    # logit goes to 0 before the division, so that a tiny temperature divides into minus infinity, never into NaN.
     logits = logits.float()
     logits = (logits - logits.max(dim=-1, keepdim=True).values) / temperature
     probabilities = _keep(logits, top_k, top_p).softmax(dim=-1)
