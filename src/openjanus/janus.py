@@ -46,7 +46,7 @@ class Janus:
 
         question: one, or a list of questions that run as one batch; images is then a list of lists, one a question.
         images: paths, bytes, data: URLs, PIL images or numpy arrays; they stand before the question unless it says where with
-        `<image_placeholder>`. stream: yield the answer in pieces as they come; a whole answer comes without white space around it.
+        `<image_placeholder>`. stream: yield the answer in pieces as they come; a whole answer is stripped of white space.
         system_prompt: None is the template's own.
         settings: the fields of TextOptions (max_tokens, temperature, top_p, top_k, stop, seed).
         PromptError and ImageError say what to change.
