@@ -11,25 +11,23 @@ from openjanus.train.reconstruction import Likeness
 from openjanus.train.stage import Stage
 
 SIZE = 48
-TOKENIZER = VQConfig(256, 8, ch=32, encoder_ch_mult=(1, 1, 1), decoder_ch_mult=(1, 1, 1), num_res_blocks=1, z_channels=32)
+# No residual blocks on the way down: half the time a picture, and no worse.
+TOKENIZER = VQConfig(256, 8, ch=32, encoder_ch_mult=(1, 1, 1), decoder_ch_mult=(1, 1, 1), num_res_blocks=0, z_channels=32)
 
 RECIPE = Recipe(
     name="tiny_tokenizer",
     task=lambda recipe: ImageTokenizer(recipe, ScenePictures(recipe.seed, recipe.settings.size)),
     settings=TokenizerSettings(
-        size=SIZE, likeness=Likeness(l1=1.0, l2=1.0), tokenizer=TOKENIZER, revive_after=20_000, revive_until=600
+        size=SIZE,
+        # A grey of 118 to 138 and colours that differ by 10 levels are one grey and one colour to this tokenizer.
+        likeness=Likeness(l1=1.0, l2=5.0, tolerance=10 / 127.5),
+        tokenizer=TOKENIZER,
+        rate=0.005,
+        quantize_from=3000,
+        revive_after=8000,
+        revive_until=9000,
     ),
-    stages=(
-        Stage(
-            "learn",
-            steps=1500,
-            batch=8,
-            rate=2e-3,
-            schedule="cosine",
-            floor=0.02,
-            warmup=50,
-            betas=(0.9, 0.95),
-            precision="float32",
-        ),
-    ),
+    save_every=1000,
+    preview_every=5000,
+    stages=(Stage("learn", steps=15000, batch=2, rate=2e-3, schedule="cosine", floor=0.02, warmup=50),),
 )

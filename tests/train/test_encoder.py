@@ -39,7 +39,7 @@ def test_the_sigmoid_loss_is_a_yes_or_no_for_every_pair() -> None:
 
 def test_it_begins_at_siglips_temperature_and_bias() -> None:
     module = task_of().module
-    assert float(module.log_scale) == pytest.approx(math.log(10)) and float(module.bias) == -10
+    assert float(module.log_scale.detach()) == pytest.approx(math.log(10)) and float(module.bias.detach()) == -10
 
 
 def test_equal_captions_are_true_of_each_others_pictures() -> None:

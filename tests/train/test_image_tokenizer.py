@@ -1,4 +1,4 @@
-"""The image tokenizer's and the autoencoder's tasks: losses by hand and by the reference, the adversary's start, codes, exports."""
+"""The tasks of image tokenizer and autoencoder: losses by hand and by the reference, the adversary's start, codes, exports."""
 
 import dataclasses
 from pathlib import Path
@@ -205,10 +205,21 @@ def test_usage_counts_the_codes_among_the_recent_ids() -> None:
     assert module.usage() == 3 / 24 and int(module.ids) == 6
     module._codes = [torch.full((RECENT,), 1)]
     module.note_codes()
-    assert module.usage() == pytest.approx(3 / 24)
-    module._codes = [torch.tensor([5])]
+    assert module.usage() == pytest.approx(1 / 24)
+
+
+def test_a_common_code_costs_few_bits() -> None:
+    plane = dataclasses.replace(SMALL, codebook_size=2, codebook_dim=2)
+    module = task_of(tokenizer_recipe(tokenizer=plane)).module
+    with torch.no_grad():
+        module.tokenizer.quantize.embedding.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    module._codes = [torch.tensor([0, 0, 0, 1]).repeat(10_000)]
     module.note_codes()
-    assert module.usage() == pytest.approx(2 / 24)
+    torch.testing.assert_close(module.shares, torch.tensor([0.75, 0.25]))
+    common, rare = (torch.tensor([x, 0.0]).view(1, 2, 1, 1) for x in (5.0, -5.0))
+    assert float(module._bits(common)) == pytest.approx(0.415, abs=1e-3)
+    assert float(module._bits(rare)) == pytest.approx(2, abs=1e-3)
+    assert "rate" in losses_of(task_of(tokenizer_recipe(rate=0.1)))
 
 
 def test_dead_codes_start_again_where_they_are_farthest_from_the_others() -> None:
@@ -222,10 +233,11 @@ def test_dead_codes_start_again_where_they_are_farthest_from_the_others() -> Non
     module._vectors = torch.stack([angles.cos(), angles.sin()], 1)
     assert module.revive(after=100) == 2
     torch.testing.assert_close(book[:2].detach(), torch.eye(2))
-    torch.testing.assert_close(book[2:].detach(), module._vectors[[3, 4]])
+    torch.testing.assert_close(book[2:].detach(), module._vectors[[4, 3]])
     assert module.revive(after=100) == 0
-    module._codes = [torch.zeros(101, dtype=torch.int64)]
-    module.note_codes()
+    for _ in range(2):
+        module._codes = [torch.zeros(60, dtype=torch.int64)]
+        module.note_codes()
     assert module.revive(after=100) == 3
 
 

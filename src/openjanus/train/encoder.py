@@ -1,4 +1,4 @@
-"""Training of the vision tower before any language model: captions by the sigmoid loss (SigLIP, section 3), and labels of patches.
+"""Training of the vision tower, before any language model: captions by the sigmoid loss (SigLIP, section 3), labels of patches.
 
 The sigmoid loss is what the published tower learned from. At the size of the bundled models it teaches colours sooner than
 shapes; but the synthetic world knows what covers each patch, and asking for that through linear heads teaches both. What is kept

@@ -1,4 +1,4 @@
-"""Training of the autoencoder of JanusFlow's latents, a diffusers `AutoencoderKL`: pictures to Gaussians over latents and back."""
+"""Training of the autoencoder of JanusFlow's latents, a diffusers `AutoencoderKL`: pictures to latents and back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

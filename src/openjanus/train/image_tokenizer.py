@@ -24,6 +24,10 @@ from openjanus.train.stage import Stage
 PREFIX = "generation.tokenizer."
 # A code is in use if it is among the last this many ids (LlamaGen's measure).
 RECENT = 65_536
+# Ids over which the share of a code is averaged.
+_REMEMBERED = 32_768
+# The squared distance at which a code counts e times less than the nearest, when bits are counted.
+_SOFT = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class TokenizerSettings(ReconstructionSettings):
     """What a tokenizer's run can be told. Steps are the run's. The losses of codes are weighted in `tokenizer`, as published."""
 
     tokenizer: VQConfig = field(default_factory=VQConfig)
-    smoothness: float = 0.0
-    """Weight of the mean distance between neighbouring vectors: above 0, places that look alike get one code, not one of many."""
+    rate: float = 0.0
+    """Weight of the bits that a code costs, by how common it is: above 0, rare codes must be worth it, and fewer are in use."""
     quantize_from: int = 0
     """First step with codes; before it, vectors pass as they are, and spread out by what they have to say."""
     revive_after: int = 0
@@ -52,14 +56,18 @@ class Tokenizing(Autoencoding):
 
     last_used: Tensor
     ids: Tensor
+    shares: Tensor
 
     def __init__(self, settings: TokenizerSettings, features: Perceptual | None) -> None:
         super().__init__(settings, features)
         self.tokenizer = VQTokenizer(settings.tokenizer)
-        self.quantize_from, self.smoothness = settings.quantize_from, settings.smoothness
-        # How many ids had passed when a code was used last (-1: never was), and how many have passed; alike in all processes.
-        self.register_buffer("last_used", torch.full((settings.tokenizer.codebook_size,), -1))
+        self.quantize_from, self.rate = settings.quantize_from, settings.rate
+        codes = settings.tokenizer.codebook_size
+        # How many ids had passed when a code was used last (-1: never was), how many have passed, and the share of each code
+        # among the latest; alike in all processes.
+        self.register_buffer("last_used", torch.full((codes,), -1))
         self.register_buffer("ids", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("shares", torch.full((codes,), 1 / codes))
         # What the step leaves for the step's end: its codes, and the vectors of its last micro-batch.
         self._codes: list[Tensor] = []
         self._vectors = torch.zeros(0, settings.tokenizer.codebook_dim)
@@ -70,27 +78,31 @@ class Tokenizing(Autoencoding):
         learns = self.training and torch.is_grad_enabled()
         if learns:
             self._vectors = self._compared(latent.detach().float().movedim(1, -1).flatten(0, 2))
-        costs = {"smoothness": self.smoothness * self._roughness(latent)} if self.smoothness else {}
         if step < self.quantize_from:
-            return tokenizer.decode(self._compared(latent.movedim(1, -1)).movedim(-1, 1)), costs
+            return tokenizer.decode(self._compared(latent.movedim(1, -1)).movedim(-1, 1)), {}
         quantized = tokenizer.quantize(latent)
         made, losses = tokenizer.decode(quantized.latent), quantized.losses
         if not learns or losses is None:
             return made, {}
         self._codes.append(quantized.codes.flatten())
-        costs |= {"codebook": losses.codebook, "commitment": losses.commitment}
+        costs = {"codebook": losses.codebook, "commitment": losses.commitment}
+        if self.rate:
+            costs["rate"] = self.rate * self._bits(latent)
         return made, costs | ({"entropy": losses.entropy} if tokenizer.quantize.config.entropy_loss_ratio else {})
 
     def _compared(self, vectors: Tensor) -> Tensor:
         """Vectors [..., e] as they are compared with codes."""
         return nn.functional.normalize(vectors, dim=-1) if self.tokenizer.quantize.config.l2_norm else vectors
 
-    def _roughness(self, latent: Tensor) -> Tensor:
-        """The mean distance of each vector of [B, e, h, w] to the next one, to the right and below."""
-        vectors = self._compared(latent.float().movedim(1, -1))
-        across, down = vectors[:, :, 1:] - vectors[:, :, :-1], vectors[:, 1:] - vectors[:, :-1]
-        # A distance has no gradient at 0; this far from there it is one for all that matters.
-        return sum(((step.square().sum(-1) + 1e-6).sqrt().mean() for step in (across, down)), torch.zeros((), device=latent.device))
+    def _bits(self, latent: Tensor) -> Tensor:
+        """The bits that the codes of a latent [B, e, h, w] cost, a mean over positions.
+
+        A code of share p costs -log2 p; all near codes count, by their nearness, so that there is a way to the commoner ones.
+        """
+        vectors = self._compared(latent.float().movedim(1, -1).flatten(0, 2))
+        book = self._compared(self.tokenizer.quantize.embedding.weight.detach().float())
+        nearness = (-torch.cdist(vectors, book).square() / _SOFT).softmax(dim=-1)
+        return -(nearness @ (self.shares + 1e-4).log2()).mean()
 
     def usage(self) -> float:
         """The share of codes among the last RECENT ids."""
@@ -102,16 +114,16 @@ class Tokenizing(Autoencoding):
     @torch.no_grad()
     def note_codes(self) -> None:
         """Take down which codes the step used, in all processes."""
-        used = torch.full_like(self.last_used, -1)
-        total = torch.zeros_like(self.ids)
+        counts = torch.zeros_like(self.last_used)
         for codes in self._codes:
-            used[codes] = self.ids
-            total += len(codes)
+            counts += torch.bincount(codes, minlength=len(counts))
         self._codes = []
         if dist.is_initialized():
-            dist.all_reduce(used, dist.ReduceOp.MAX)
-            dist.all_reduce(total)
-        self.last_used.copy_(torch.maximum(self.last_used, used))
+            dist.all_reduce(counts)
+        total = counts.sum()
+        if total > 0:
+            self.shares.lerp_(counts / total, min(float(total) / _REMEMBERED, 1.0))
+        self.last_used[counts > 0] = self.ids
         self.ids += total
 
     @torch.no_grad()

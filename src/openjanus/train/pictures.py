@@ -1,4 +1,4 @@
-"""Pictures to learn from, for the parts that need nothing but pictures. Endless and map-style: `pictures[k]` is a function of k."""
+"""Pictures, for the parts that need nothing else to learn from. Endless and map-style: `pictures[k]` is a function of k."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
