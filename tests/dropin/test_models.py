@@ -467,11 +467,12 @@ def test_clients_may_replace_forward_and_parts(variant: str, model: Any, monkeyp
 
 
 @pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
+@pytest.mark.parametrize("task_type", [None, "CAUSAL_LM"])
 @pytest.mark.parametrize("whole", [True, False])
-def test_peft_wraps_the_model_or_its_language_model(variant: str, model: Any, whole: bool) -> None:
+def test_peft_wraps_the_model_or_its_language_model(variant: str, model: Any, whole: bool, task_type: str | None) -> None:
     from peft import LoraConfig, get_peft_model
 
-    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"])
+    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"], task_type=task_type)
     inputs = make_inputs(variant)
     plain = model.prepare_inputs_embeds(**inputs)
     if whole:
@@ -483,6 +484,28 @@ def test_peft_wraps_the_model_or_its_language_model(variant: str, model: Any, wh
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad and "lora" in name]
     assert len(trained) == 2 * 2 * 5
     model.language_model(inputs_embeds=plain, past_key_values=()).logits.sum().backward()
+
+
+def test_a_resized_vocabulary_is_saved_and_loaded_whole(variant: str, model: Any, tmp_path: Path) -> None:
+    size = model.get_input_embeddings().num_embeddings + 8
+    model.resize_token_embeddings(size)
+    model.save_pretrained(tmp_path / "resized")
+    again = type(model).from_pretrained(tmp_path / "resized")
+    assert again.language_model.lm_head.out_features == again.get_input_embeddings().num_embeddings == size
+    assert again.config.language_config.vocab_size == size
+
+
+def test_every_part_of_a_configuration_is_known_to_auto_config() -> None:
+    names = ("vision", "aligner", "gen_vision", "gen_aligner", "gen_head", "vision_und_enc", "vision_gen_enc", "vision_gen_dec")
+    for name in names:
+        assert AutoConfig.for_model(name).model_type == name
+
+
+def test_the_published_table_of_towers_has_their_native_sizes() -> None:
+    sizes = {name: values["image_size"] for name, values in siglip_vit.SigLIP_MODEL_CONFIG.items()}
+    assert sizes["siglip_so400m_patch14_384"] == 336
+    assert sizes["siglip_so400m_patch14_224"] == 224
+    assert sizes["siglip_large_patch16_384"] == 384
 
 
 # -- parts built by hand ---------------------------------------------------------------------------------------------------------

@@ -219,6 +219,14 @@ class Assembly(PreTrainedModel):
         """Replace the language model's token embeddings."""
         self.language_model.set_input_embeddings(value)
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """Resize the language model's vocabulary: embeddings, head and configuration together."""
+        return self.language_model.resize_token_embeddings(*args, **kwargs)
+
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any:
+        """The language model's, which peft asks the whole model for."""
+        return self.language_model.prepare_inputs_for_generation(*args, **kwargs)
+
     def prepare_inputs_embeds(
         self,
         input_ids: Tensor,

@@ -236,7 +236,7 @@ class ChatProcessor(ProcessorMixin):
             text = self.apply_sft_template_for_multi_turn_prompts(conversations, self.sft_format, self.system_prompt)
         ids = torch.tensor(self.tokenizer.encode(text), dtype=torch.int64)
         ids, slots = self.add_image_token(same(ids, self.image_id).nonzero().flatten(), ids)
-        pixels = self.image_processor(list(images or []), return_tensors="pt").pixel_values
+        pixels = self.image_processor([] if images is None else list(images), return_tensors="pt").pixel_values
         return self.output(text, ids, pixels, slots)
 
     def output(self, text: str | None, ids: Tensor, pixels: Tensor, slots: Tensor) -> Any:

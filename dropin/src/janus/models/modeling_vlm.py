@@ -122,4 +122,6 @@ class MultiModalityCausalLM(MultiModalityPreTrainedModel):
 
 
 AutoConfig.register("multi_modality", MultiModalityConfig, exist_ok=True)
+for part in MultiModalityConfig.parts().values():
+    AutoConfig.register(part.model_type, part, exist_ok=True)
 AutoModelForCausalLM.register(MultiModalityConfig, MultiModalityCausalLM, exist_ok=True)

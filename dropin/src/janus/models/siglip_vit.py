@@ -50,8 +50,10 @@ class SigLIPVisionCfg:
     use_checkpoint: bool = False
 
 
+# The size in a name is the size it was made for, but for this one, which SPEC section 1 lists with another.
+_NATIVE = {"siglip_so400m_patch14_384": 336}
 SigLIP_MODEL_CONFIG: dict[str, dict[str, Any]] = {
-    name: asdict(SigLIPVisionCfg(width, layers, heads, patch_size, int(name.rsplit("_", 1)[1]), mlp_ratio))
+    name: asdict(SigLIPVisionCfg(width, layers, heads, patch_size, _NATIVE.get(name, int(name.rsplit("_", 1)[1])), mlp_ratio))
     for name, (patch_size, width, layers, heads, mlp_ratio) in TOWERS.items()
 }
 

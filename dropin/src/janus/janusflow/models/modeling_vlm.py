@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from janus.assembly import Assembly, AssemblyConfig, PartConfig
 from janus.janusflow.models.uvit import ShallowUViTDecoder, ShallowUViTEncoder
@@ -100,4 +100,6 @@ class MultiModalityCausalLM(MultiModalityPreTrainedModel):
         return torch.cat((self.beg_of_und_embed.to(patches).expand(patches.shape[0], 1, -1), patches), dim=1)
 
 
+for part in MultiModalityConfig.parts().values():
+    AutoConfig.register(part.model_type, part, exist_ok=True)
 AutoModelForCausalLM.register(MultiModalityConfig, MultiModalityCausalLM, exist_ok=True)
