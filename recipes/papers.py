@@ -14,6 +14,17 @@ LANGUAGE = ("language",)
 TOWER = ("understanding.encoder",)
 VQ = ("generation.tokenizer",)
 VAE = ("generation.vae",)
+# What nobody trained before the papers did: it begins with random weights.
+FRESH = ("understanding.adaptor", "generation.adaptor", "generation.embed", "generation.head")
+FRESH_FLOW = (
+    "understanding.adaptor",
+    "understanding.begin",
+    "generation.encoder",
+    "generation.encoder_adaptor",
+    "generation.decoder_norm",
+    "generation.decoder_adaptor",
+    "generation.decoder",
+)
 
 _COMMON = Stage("common", steps=1, batch=256, rate=1e-3, precision="bfloat16", checkpointing=True)
 

@@ -1,28 +1,51 @@
 """What the recipes of both bundled models share: the language model's sizes, the text tokenizer, the template, the data."""
 
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import tokenizers
 
-from openjanus.config import LanguageConfig, TowerConfig
-from openjanus.data.samples import Kind, Source
-from openjanus.data.shapes_streams import PaintingSource, ReadingSource, TalkSource, painting, plain_text, reading, talk
+from openjanus.config import JanusConfig, LanguageConfig
+from openjanus.data.samples import InTurn, Kind, Source
+from openjanus.data.shapes_streams import (
+    PaintingSource,
+    ReadingSource,
+    StorySource,
+    TalkSource,
+    ToldSource,
+    painting,
+    plain_text,
+    reading,
+    talk,
+)
+from openjanus.errors import CheckpointError
+from openjanus.models.janus import JanusModel
 from openjanus.processing.chat import ChatFormat
 from openjanus.processing.images import ImageProcessor, ImageProcessorConfig
 from openjanus.processing.prompts import Processor
 from openjanus.processing.tokenizer import Tokenizer
+from openjanus.train.part_files import load_part
+from openjanus.train.parts import belongs
+from openjanus.train.recipe import Recipe
+from openjanus.train.stage import Precision, Stage
 from openjanus.train.text_tokenizer import train_text_tokenizer
+from openjanus.train.unified import Start, UnifiedSettings
 
+PARTS = Path(__file__).resolve().parent / "parts"
 SIZE = 48
 VOCABULARY = 640
 LANGUAGE = LanguageConfig(
     vocab_size=VOCABULARY,
-    hidden_size=128,
-    intermediate_size=352,
-    num_hidden_layers=6,
-    num_attention_heads=4,
+    hidden_size=192,
+    intermediate_size=512,
+    num_hidden_layers=5,
+    num_attention_heads=3,
     max_position_embeddings=1024,
 )
+# Single objects are learned in the first minutes, so most captions are of more.
+TASKS = {"two_object": 0.18, "counting": 0.2, "colors": 0.1, "position": 0.24, "color_attr": 0.2, "free": 0.08}
+BASE = Stage("base", steps=1, batch=32, rate=5e-3, warmup=100, optimizer="muon", precision="bfloat16")
 PROMPTS = ("a red circle", "two green squares", "a blue star left of a yellow triangle", "a white cross and a black diamond")
 QUESTIONS = ("How many circles are there?", "What color is the star?", "Describe the picture.")
 
@@ -37,24 +60,83 @@ def text_tokenizer() -> tokenizers.Tokenizer:
     return train_text_tokenizer(texts, VOCABULARY)
 
 
-def processor(tower: TowerConfig, roles: tuple[str, str], begin: bool) -> Processor:
+def processor(roles: tuple[str, str], slots: int, begin: bool) -> Processor:
     """Prompts of a bundled model: its family's template without a system prompt, which would be longer than most of its texts."""
     half = (0.5, 0.5, 0.5)
     return Processor(
         Tokenizer(text_tokenizer()),
         ImageProcessor(ImageProcessorConfig(image_size=SIZE, image_mean=half, image_std=half)),
         ChatFormat(roles=roles, system_prompt=""),
-        slots_per_image=tower.patches + int(begin),
+        slots_per_image=slots,
         begin_is_slot=begin,
         context=LANGUAGE.max_position_embeddings,
         vocab_size=VOCABULARY,
     )
 
 
-def sources(seed: int) -> dict[Kind, Source]:
-    """Talk, questions in a row on one picture, captions with their pictures."""
-    return {
-        "text": TalkSource(seed),
+@dataclass(frozen=True)
+class Settings(UnifiedSettings):
+    """Where the parts lie, beside what every unified run can be told. recipes/parts has those that their recipes made."""
+
+    context: int = 512
+    saved: Precision = "bfloat16"
+    text_weight: float = 4.0
+    encoder: str = str(PARTS / "tiny_encoder")
+    init: str = ""
+    """A checkpoint to go on from; its tokenizer, autoencoder and tower are those of the parts all the same."""
+    preview_prompts: tuple[str, ...] = PROMPTS
+    preview_questions: tuple[str, ...] = QUESTIONS
+    preview_image: str = "examples/images/shapes.png"
+
+
+def start(recipe: Recipe, config: JanusConfig, processor: Processor, parts: tuple[str, ...], needed: tuple[str, ...]) -> Start:
+    """A model with random weights, or those of settings.init, but for the parts, which hold all that is `needed`.
+
+    And what is learned from in which stage: talk, questions in a row on one picture, captions with their pictures; first of all
+    plain text, then single objects by name.
+    """
+    model = JanusModel(config)
+    state = {name: tensor for part in parts for name, tensor in load_part(part).items()}
+    if recipe.settings.init:
+        state = load_part(recipe.settings.init) | state
+    missing = [name for name in model.state_dict() if (belongs(name, needed) or recipe.settings.init) and name not in state]
+    if missing:
+        raise CheckpointError(f"{' and '.join(parts)} hold no {missing[0]}; train these parts first, as the recipe says")
+    model.load_state_dict(state, strict=False)
+    seed, (painted, _) = recipe.seed, config.generation.image_size
+    own: dict[Kind, Source] = {
+        "text": InTurn((ToldSource(seed), TalkSource(seed))),
         "understanding": ReadingSource(seed, SIZE, turns=6),
-        "generation": PaintingSource(seed, SIZE),
+        "generation": PaintingSource(seed, painted, TASKS),
     }
+    # Captions teach a language model to see sooner than questions do, whose answers are a word or two.
+    captions = ReadingSource(seed, SIZE, turns=2, kinds=("caption", "description"))
+    names = own | {"understanding": captions, "generation": PaintingSource(seed, painted, categories=True)}
+    by_stage: dict[str, dict[Kind, Source]] = {"text": {"text": StorySource(seed)}, "adapt": names, "names": names}
+    return Start(model, processor, own, by_stage)
+
+
+def stages(base: Stage, vision: tuple[str, ...], decoder: tuple[str, ...]) -> tuple[Stage, ...]:
+    """The papers' order, for both bundled models: text, adaptors, names, everything, and everything with the tower.
+
+    vision: the parts that are never trained before the last stage. decoder: those that are not even then.
+    """
+    mix = {"understanding": 4, "text": 1, "generation": 5}
+    return (
+        replace(base, name="text", steps=400, mix={"text": 1}, frozen=("understanding", "generation")),
+        replace(base, name="adapt", steps=200, mix={"understanding": 1, "generation": 3}, frozen=(*vision, "language")),
+        replace(base, name="names", steps=800, mix=mix, frozen=vision),
+        replace(base, name="pretrain", steps=12000, mix=mix, frozen=vision, schedule="cosine", floor=0.1, ema=0.999),
+        replace(
+            base,
+            name="tune",
+            steps=500,
+            mix=mix,
+            frozen=decoder,
+            # A tenth, as near as can be to the papers' fifth: at half of it the tower forgets what it knew.
+            rate=base.rate / 10,
+            schedule="cosine",
+            floor=0.02,
+            ema=0.999,
+        ),
+    )

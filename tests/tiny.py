@@ -78,7 +78,10 @@ CONFIGS = {
 
 @functools.cache
 def tiny_model(variant: str, dtype: torch.dtype = torch.float32) -> JanusModel:
-    """A random model, the same every time. Weights are larger than usual, so that inputs matter and near-ties are rare."""
+    """A random model, the same every time. Weights are larger than usual, so that inputs matter and near-ties are rare.
+
+    One for all tests of a process: copy it before you change it.
+    """
     torch.manual_seed(0)
     model = JanusModel(CONFIGS[variant]).eval().requires_grad_(False)
     for name, parameter in model.language.named_parameters():

@@ -26,3 +26,7 @@ class PromptError(JanusError):
 
 class TrainingError(JanusError):
     """A training run cannot go on: a loss that is no number, a full disk, too little memory."""
+
+
+class DataError(JanusError):
+    """Data to learn from or to be measured on is missing, broken or of another kind than it should be."""

@@ -64,9 +64,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Documents packed into rows, ready to learn from. Positions behind the last document of a row belong to document -1.
+    """Documents packed into rows, ready to learn from.
 
-    ids, positions, documents: int64 [R, T]; a position sees only its own document, and in it only what is attended: bool [R, T].
+    ids: int64 [R, T]. documents: groups of documents of like length, int64 [P_g, L_g] each: where in the flattened rows the
+    tokens of a document stand, -1 behind its end. A position sees only its own document, and in it only what is attended:
+    bool [R, T].
     labels: int64 [R, T], the token to predict at a position, or IGNORE.
     slots: bool [R, T] and pixels: float32 [N, 3, S, S], the images that are read.
     inputs, outputs: bool [R, T], where the pictures' own embeddings go in and where their hidden states come out;
@@ -74,8 +76,7 @@ class TrainingBatch:
     """
 
     ids: "torch.Tensor"
-    positions: "torch.Tensor"
-    documents: "torch.Tensor"
+    documents: "tuple[torch.Tensor, ...]"
     attended: "torch.Tensor"
     labels: "torch.Tensor"
     slots: "torch.Tensor"
@@ -87,7 +88,8 @@ class TrainingBatch:
 
     def to(self, device: "torch.device") -> "TrainingBatch":
         """The same batch on a device."""
-        return TrainingBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+        moved = {name: one.to(device, non_blocking=True) for name, one in vars(self).items() if name != "documents"}
+        return TrainingBatch(**moved, documents=tuple(group.to(device, non_blocking=True) for group in self.documents))
 
 
 def _whole(options: object, name: str, least: int, allowed: str) -> None:

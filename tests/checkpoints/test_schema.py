@@ -75,6 +75,15 @@ def test_keys_of_others_survive_a_write(variant: str):
     assert to_published(larger, base) == changed(base, "language_config.num_hidden_layers", 3)
 
 
+@pytest.mark.parametrize("variant", ["janus", "janusflow"])
+def test_the_default_guidance_of_a_checkpoint_is_its_own_where_it_says(variant: str):
+    config = tiny.CONFIGS[variant]
+    own = replace(config, generation=replace(config.generation, default_guidance=3.25))
+    vae = config.generation.vae if isinstance(config.generation, FlowGenerationConfig) else None
+    assert parse_published(to_published(own), vae) == own
+    assert "guidance" not in str(to_published(config))
+
+
 def test_a_size_that_returns_to_its_default_does_not_leave_the_old_one_behind():
     base = to_published(tiny.CONFIGS["janus"])
     assert parse_published(to_published(PRESETS["janus-pro-1b"], base)) == PRESETS["janus-pro-1b"]
@@ -157,6 +166,8 @@ def test_an_unknown_tower_with_all_its_sizes_is_read():
         ("gen_head_config.params.image_token_embed", None, ["gen_head_config.params.image_token_embed"]),
         ("gen_vision_config.params.ch_mult", [], ["ch_mult"]),
         ("gen_vision_config.params.grid_size", [1, 2, 3], ["grid_size", "[height, width]"]),
+        ("gen_vision_config.params.guidance", 0, ["guidance", "above 0"]),
+        ("gen_vision_config.params.num_res_blocks", -1, ["num_res_blocks", "0 or more"]),
         ("gen_vision_config.params.grid_size", True, ["grid_size", "True", "[height, width]"]),
         ("gen_vision_config.params.grid_size", [24, True], ["grid_size", "[height, width]"]),
         ("vision_config.params.pixel_mean", [0.5, 0.5], ["pixel_mean", "[0.5, 0.5]", "3 numbers"]),

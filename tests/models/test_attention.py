@@ -3,7 +3,7 @@
 import torch
 
 import tiny
-from openjanus.models.attention import attend, cache_mask, causal_mask, rotary, rotate
+from openjanus.models.attention import Documents, attend, cache_mask, causal_mask, rotary, rotate
 from openjanus.models.cache import STRIDE, KeyValueCache
 
 
@@ -60,3 +60,19 @@ def test_the_cache_keeps_each_row_at_its_own_positions_and_writes_over_them():
     keys, values = cache.write(0, torch.tensor([[1, 2], [2, 3]]), ones * 2, ones * 3, upto=4)
     assert keys[:, 0, :, 0].tolist() == [[1, 2, 2, 0], [0, 1, 2, 2]]
     assert values[:, 0, :, 0].tolist() == [[1, 3, 3, 0], [0, 1, 3, 3]]
+
+
+def test_documents_come_apart_and_together_again():
+    groups = [torch.tensor([[0, 1, 2], [5, 6, -1]]), torch.tensor([[3]])]
+    documents = Documents.found(groups, torch.Size((2, 5)))
+    rows = torch.arange(20.0).view(2, 5, 2)
+    apart = documents.take_apart(rows)
+    assert [group.shape for group in apart] == [(2, 3, 2), (1, 1, 2)]
+    held = []
+    for group, taken in zip(groups, apart, strict=True):
+        for token, content in zip(group.flatten().tolist(), taken.flatten(0, 1), strict=True):
+            if token >= 0:
+                held.append(token)
+                assert torch.equal(content, rows.flatten(0, 1)[token])
+    assert torch.equal(documents.put_together(apart).flatten(0, 1)[held], rows.flatten(0, 1)[held])
+    assert documents.longest == 3

@@ -105,7 +105,8 @@ def test_edges_are_anti_aliased_and_follow_the_centre_by_fractions_of_a_pixel():
 
 def test_labels_name_the_colour_and_shape_that_cover_most_of_a_patch():
     for scene in SCENES[:50]:
-        colours, shapes = label_map(scene, 48, 4)
+        labels = label_map(scene, 48, 4)
+        colours, shapes = labels.colours, labels.shapes
         assert colours.shape == shapes.shape == (12, 12)
         assert ((colours == 0) == (shapes == 0)).all()
         seen = {(COLOURS[c - 1], SHAPES[s - 1]) for c, s in zip(colours.ravel(), shapes.ravel(), strict=True) if c}
@@ -116,6 +117,19 @@ def test_labels_name_the_colour_and_shape_that_cover_most_of_a_patch():
             # More of the patch is the object than grey: its mean lies nearer to the object's colour.
             mean = patch.mean(0)
             assert np.abs(mean - values).sum(-1).min() <= np.abs(mean - scene.grey).sum() + 40
+
+
+def test_labels_tell_where_objects_are_and_how_wide():
+    for scene in SCENES[:50]:
+        labels = label_map(scene, 48, 6)
+        assert labels.hearts.sum() == len(scene.objects)
+        assert {tuple(places) for places in labels.places[labels.colours > 0].tolist()} <= {
+            (*(np.float32(value) / np.float32(64) for value in thing.centre), np.float32(thing.width) / np.float32(64))
+            for thing in scene.objects
+        }
+        rows, columns = np.nonzero(labels.colours == 0)
+        ground = np.stack(((columns + 0.5) / 8, (rows + 0.5) / 8, 0 * rows), axis=-1)
+        np.testing.assert_allclose(labels.places[rows, columns], ground)
 
 
 def test_a_thousand_scenes_are_sampled_and_drawn_in_a_second():
@@ -508,5 +522,19 @@ def test_sources_give_samples_of_their_kind():
     read = streams.ReadingSource(seed=1, size=48, turns=3)[7]
     assert read.kind == "understanding" and [m.role for m in read.messages] == ["user", "assistant"] * 3
     assert [len(message.images) for message in read.messages] == [1, 0, 0, 0, 0, 0]
-    assert streams.TalkSource(1)[7].kind == "text"
+    assert streams.TalkSource(1)[7].kind == streams.ToldSource(1)[7].kind == "text"
     assert streams.TalkSource(1)[7].seed != streams.TalkSource(1)[8].seed != streams.TalkSource(2)[8].seed
+
+
+def test_told_scenes_are_asked_only_what_was_told():
+    for k in range(200):
+        turns = streams.told(streams.stream("told", 3, k), 4)
+        told = turns[0].question.split(". ")[0]
+        assert told.startswith("You see a")
+        assert 1 <= len(turns) <= 4 and len({turn.question for turn in turns}) == len(turns)
+        for turn in turns:
+            assert not any(word in turn.question for word in (" left", " right", " above", " below", "bigger", "corner"))
+            if turn.kind == "color":
+                assert turn.answer.strip(".").split()[-1] in told
+            if turn.kind == "count" and turn.question == "How many objects are there?":
+                assert turn.answer == ("zero", "one", "two", "three", "four")[told.count(",") + told.count(" and ") + 1]

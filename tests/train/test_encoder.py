@@ -1,6 +1,7 @@
 """The vision tower's task: the sigmoid loss by hand, labels, the mix of single objects and scenes, exports."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from openjanus.train.part_files import load_part
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
 
+LABELS = {"colour", "shape", "place", "heart"}
 TOWER = TowerConfig(image_size=16, patch_size=4, width=16, layers=1, heads=2, select_layer=-1)
 STAGE = Stage("learn", steps=2, batch=4, rate=1e-3, mix={"single": 1, "scenes": 3})
 
@@ -46,7 +48,7 @@ def test_equal_captions_are_true_of_each_others_pictures() -> None:
     task = task_of(labels=0.0)
     (batch,) = task.batches(STAGE, 0, 0, 1)
     lesson = batch.content
-    alike = type(lesson)(lesson.pixels, lesson.words[:1].expand(4, -1), lesson.colours, lesson.shapes)
+    alike = replace(lesson, words=lesson.words[:1].expand(4, -1))
     with torch.no_grad():
         task.module.bias.fill_(10.0)
     # All pairs are right ones, and at this bias all are called so.
@@ -66,7 +68,7 @@ def test_of_every_four_samples_one_is_a_single_object() -> None:
     (batch,) = task.batches(STAGE, 1, 0, 1)
     shown = [category(0, 4), *(painting(0, k) for k in (5, 6, 7))]
     assert torch.equal(batch.content.words, words_of([one.text for one in shown]))
-    assert batch.counts == {"captions": 4, "colour": 64, "shape": 64}
+    assert batch.counts == {"captions": 4, "colour": 64, "shape": 64, "place": 64, "heart": 64}
 
 
 def test_an_unknown_kind_is_refused() -> None:
@@ -76,7 +78,7 @@ def test_an_unknown_kind_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "names"),
-    [({}, {"captions", "colour", "shape"}), ({"captions": 0.0}, {"colour", "shape"}), ({"labels": 0.0}, {"captions"})],
+    [({}, {"captions", *LABELS}), ({"captions": 0.0}, LABELS), ({"labels": 0.0}, {"captions"})],
 )
 def test_each_teacher_can_be_left_out(settings: dict[str, float], names: set[str]) -> None:
     task = task_of(**settings)

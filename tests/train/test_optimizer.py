@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from openjanus.train.optimizer import Average, build_optimizer, clip
+from openjanus.train.optimizer import Average, build_optimizers, clip
 from openjanus.train.parts import trainable
 from openjanus.train.stage import Stage
 
@@ -23,7 +23,7 @@ class Parts(nn.Module):
 
 def test_only_the_matrices_that_multiply_decay():
     module = Parts()
-    optimizer = build_optimizer(module, trainable(module), STAGE)
+    (optimizer,) = build_optimizers(module, trainable(module), STAGE)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     decay = {names[id(one)]: group["weight_decay"] for group in optimizer.param_groups for one in group["params"]}
     assert {name for name, value in decay.items() if value} == {"linear.weight", "convolution.weight"}
@@ -32,7 +32,7 @@ def test_only_the_matrices_that_multiply_decay():
 
 def test_two_steps_are_adamw_as_loshchilov_and_hutter_wrote_it():
     module = nn.Linear(2, 1, bias=False)
-    optimizer = build_optimizer(module, trainable(module), STAGE)
+    (optimizer,) = build_optimizers(module, trainable(module), STAGE)
     weight = module.weight.detach().clone().double()
     first, second = torch.zeros(2).double(), torch.zeros(2).double()
     for step, gradient in enumerate((torch.tensor([[0.5, -2.0]]), torch.tensor([[0.1, 1.0]])), start=1):
@@ -48,7 +48,7 @@ def test_two_steps_are_adamw_as_loshchilov_and_hutter_wrote_it():
 def test_the_state_is_whole_before_the_first_step():
     module = Parts()
     parameters = trainable(module)
-    optimizer = build_optimizer(module, parameters, STAGE)
+    (optimizer,) = build_optimizers(module, parameters, STAGE)
     before = {key for state in optimizer.state.values() for key in state}
     for parameter in parameters.values():
         parameter.grad = torch.ones_like(parameter)
@@ -87,3 +87,42 @@ def test_the_average_stands_in_for_the_parameters_only_inside_the_block():
         assert parameter.item() == 2.0
         raise RuntimeError
     assert parameter.item() == 3.0
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 4)) for _ in range(2))
+        self.head = nn.Linear(4, 5)
+
+
+MUON = Stage("adapt", steps=10, batch=4, rate=1e-2, weight_decay=0.1, optimizer="muon")
+
+
+def test_muon_moves_the_matrices_of_the_blocks_and_adamw_the_rest():
+    module = Blocks()
+    muon, adamw = build_optimizers(module, trainable(module), MUON, ("blocks",))
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    moved = {names[id(one)] for group in muon.param_groups for one in group["params"]}
+    assert moved == {f"blocks.{block}.{part}.weight" for block in (0, 1) for part in (0, 2)}
+    rest = {names[id(one)] for group in adamw.param_groups for one in group["params"]}
+    assert rest == set(names.values()) - moved
+    assert len(build_optimizers(module, trainable(module), STAGE, ("blocks",))) == 1
+
+
+def test_a_step_of_muon_is_as_long_as_its_rate_says_in_every_direction():
+    module = Blocks()
+    muon, _ = build_optimizers(module, trainable(module), MUON, ("blocks",))
+    weight = module.blocks[0][0].weight
+    before = weight.detach().clone()
+    weight.grad = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    muon.step()
+    moved = (before * (1 - 1e-2 * 0.1) - weight.detach()) / (1e-2 * 0.2 * 6**0.5)
+    # What Newton-Schulz makes of the gradient: its own singular vectors, with singular values near 1.
+    values = torch.linalg.svdvals(moved)
+    assert ((values > 0.5) & (values < 1.4)).all()
+    left, _, right = torch.linalg.svd(weight.grad, full_matrices=False)
+    diagonal = left.T @ moved @ right.T
+    torch.testing.assert_close(diagonal, torch.diag(diagonal.diagonal()), atol=0.05, rtol=0)
+    assert set(muon.state[weight]) == {"momentum_buffer"}

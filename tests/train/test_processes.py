@@ -58,9 +58,13 @@ def test_ctrl_c_ends_a_program_with_a_state_and_the_code_of_a_signal(tmp_path: P
 
 @pytest.mark.multiproc
 @pytest.mark.xdist_group("processes")
-def test_two_processes_give_the_curve_of_one_and_a_state_that_one_can_go_on_from(tmp_path: Path):
+# Muon turns gradients into steps in bfloat16: sums in another order may round to another step.
+@pytest.mark.parametrize(("optimizer", "off", "apart"), [("adamw", 1e-4, 1e-5), ("muon", 1e-3, 2e-3)])
+def test_two_processes_give_the_curve_of_one_and_a_state_that_one_can_go_on_from(
+    tmp_path: Path, optimizer: str, off: float, apart: float
+):
     # Of 7 samples the processes get 4 and 3: two micro-batches and one.
-    settings = ["stages.batch=7", "stages.checkpointing=true", "preview_every=6"]
+    settings = ["stages.batch=7", "stages.checkpointing=true", "preview_every=6", f"stages.optimizer={optimizer}"]
     together, alone = tmp_path / "together", tmp_path / "alone"
     process = start(together, settings, processes=2)
     run(alone, *settings)
@@ -68,20 +72,20 @@ def test_two_processes_give_the_curve_of_one_and_a_state_that_one_can_go_on_from
     assert process.returncode == 0, err
     assert out == f"{together / 'final'}\n"
     assert "Traceback" not in err and "Warning" not in err
-    _assert_close(together, alone)
+    _assert_close(together, alone, off, apart)
     answers = [(folder / "previews" / "00000012" / "answer.txt").read_text().split() for folder in (together, alone)]
-    assert float(answers[0][1]) == pytest.approx(float(answers[1][1]), abs=1e-5)
+    assert float(answers[0][1]) == pytest.approx(float(answers[1][1]), abs=apart)
     # One process goes on where two were at step 16.
     shutil.rmtree(together / "final")
     shutil.rmtree(states(together / "state")[0])
     run(together, *settings)
-    _assert_close(together, alone)
+    _assert_close(together, alone, off, apart)
 
 
-def _assert_close(one: Path, other: Path) -> None:
+def _assert_close(one: Path, other: Path, off: float, apart: float) -> None:
     for line, expected in zip(curve(one), curve(other), strict=True):
-        assert line["losses"] == pytest.approx(expected["losses"], abs=1e-4), line["step"]
-        assert line["gradient_norms"] == pytest.approx(expected["gradient_norms"], abs=1e-4)
+        assert line["losses"] == pytest.approx(expected["losses"], abs=off), line["step"]
+        assert line["gradient_norms"] == pytest.approx(expected["gradient_norms"], abs=off)
     tensors = weights(other)
     for name, tensor in weights(one).items():
-        torch.testing.assert_close(tensor, tensors[name], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(tensor, tensors[name], atol=apart, rtol=off)

@@ -45,6 +45,7 @@ def test_a_cosine_with_a_floor_ends_there():
         ("ema", 1.0),
         ("precision", "float16"),
         ("schedule", "linear"),
+        ("optimizer", "sgd"),
         ("micro_batch", 0),
         ("mix", {"text": 0}),
         ("name", "two words"),

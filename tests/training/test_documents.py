@@ -11,9 +11,10 @@ import tiny
 from openjanus.config import JanusConfig
 from openjanus.data.documents import Document, Writer
 from openjanus.data.packing import batch, pack
-from openjanus.data.samples import KINDS, Mixture, Sample
+from openjanus.data.samples import KINDS, InTurn, Mixture, Sample
 from openjanus.errors import ConfigError, PromptError
 from openjanus.models.alignment import Alignment
+from openjanus.models.attention import Documents
 from openjanus.models.flow_generation import FLOW
 from openjanus.models.janus import JanusModel
 from openjanus.types import IGNORE, Message
@@ -155,6 +156,29 @@ def test_every_round_of_the_ratio_is_exact_and_every_sample_comes_once(ratio: tu
         assert all(chunk.count(kind) == share for kind, share in shares.items())
 
 
+def test_a_mixture_goes_on_where_another_has_left_each_kind():
+    sources = {kind: Counter(kind) for kind in KINDS}
+    first = Mixture(sources, {"text": 1, "generation": 2}, batch=4)
+    second = Mixture(sources, {"understanding": 3, "text": 1, "generation": 1}, 4, first.taken(5))
+    samples = [sample for mixture in (first, second) for step in range(5) for sample in mixture.samples(step)]
+    for kind in KINDS:
+        numbers = [sample.seed for sample in samples if sample.kind == kind]
+        assert numbers == list(range(len(numbers))), kind
+        assert second.taken(5)[kind] == len(numbers)
+
+
+def test_sources_in_turn_give_each_of_their_samples_once():
+    class Numbers:
+        def __init__(self, first: int) -> None:
+            self.first = first
+
+        def __getitem__(self, k: int) -> Sample:
+            return Sample("text", (), self.first + k)
+
+    source = InTurn((Numbers(0), Numbers(100), Numbers(200)))
+    assert [source[k].seed for k in range(7)] == [0, 100, 200, 1, 101, 201, 2]
+
+
 def test_a_ratio_of_nothing_or_without_a_source_is_refused():
     with pytest.raises(ConfigError, match="holds nothing"):
         Mixture({}, {"text": 0}, 4)
@@ -289,7 +313,8 @@ def test_alignment_is_the_negated_cosine_at_the_positions_of_the_picture():
 
     lesson = model.generation.teach(document.pictures, document.seeds)
     x = torch.cat((model.language.embed(document.ids[: document.inputs.nonzero()[0]])[None], lesson.inputs), dim=1)
-    hidden = model.language.run_blocks(x, torch.arange(x.shape[1])[None], None, stop=1)
+    whole = Documents.found([torch.arange(x.shape[1])[None]], x.shape[:2])
+    hidden = model.language.run_documents(x, whole, [None], stop=1)
     features = model.understanding.encoder(document.pictures)
     expected = F.cosine_similarity(alignment.mlp(hidden[:, -16:]), features, dim=-1).sum()
     torch.testing.assert_close(total, -expected, rtol=0, atol=1e-4)

@@ -2,9 +2,9 @@
 
 Keys are the published ones. What the published code hard-wires may be given as extra keys, so that other sizes load too:
 - `vision_config.params`, `vision_und_enc_config.params`: patch_size, width, layers, heads, mlp_ratio override `model_name`;
-- `gen_vision_config.params`: ch, ch_mult (or encoder_ch_mult and decoder_ch_mult), num_res_blocks, z_channels, grid_size and the
-  quantiser's settings, beside image_token_size (codebook size) and n_embed (codebook width);
-- `vision_gen_enc_config.params`: latent_size, one number or [height, width].
+- `gen_vision_config.params`: ch, ch_mult (or encoder_ch_mult and decoder_ch_mult), num_res_blocks, z_channels, grid_size,
+  guidance and the quantiser's settings, beside image_token_size (codebook size) and n_embed (codebook width);
+- `vision_gen_enc_config.params`: latent_size, one number or [height, width], and guidance.
 Absent keys mean what the published code assumes (SPEC sections 1 to 6). Keys that say how to run (attention implementation,
 dtype, dropout of the language model) are kept but not read.
 """
@@ -185,8 +185,14 @@ def _parse_janus(root: Section) -> JanusConfig:
             adaptor=_parse_projector(_part(root, "gen_aligner_config", "MlpProjector")),
             head_dim=head.integer("image_token_embed"),
             grid=params.grid("grid_size", (tower.grid, tower.grid)),
+            default_guidance=params.number("guidance", _CODE_GUIDANCE, above=0),
         ),
     )
+
+
+# What classifier-free guidance is where nobody says (SPEC sections 4 and 6); a checkpoint may say.
+_CODE_GUIDANCE = TokenGenerationConfig.default_guidance
+_FLOW_GUIDANCE = FlowGenerationConfig.default_guidance
 
 
 def parse_vq(params: Section) -> VQConfig:
@@ -202,7 +208,7 @@ def parse_vq(params: Section) -> VQConfig:
         commit_loss_beta=params.number("commit_loss_beta", default.commit_loss_beta),
         entropy_loss_ratio=params.number("entropy_loss_ratio", default.entropy_loss_ratio),
         ch=params.integer("ch", default.ch),
-        num_res_blocks=params.integer("num_res_blocks", default.num_res_blocks),
+        num_res_blocks=params.integer("num_res_blocks", default.num_res_blocks, least=0),
         z_channels=params.integer("z_channels", default.z_channels),
         dropout=params.number("dropout_p", default.dropout),
     )
@@ -218,6 +224,7 @@ def _vq_fields(config: TokenGenerationConfig, tower: TowerConfig) -> dict[str, F
         "encoder_ch_mult": Field(multipliers, multipliers),
         "decoder_ch_mult": Field(tokenizer.decoder_ch_mult, multipliers),
         "grid_size": Field(as_grid(config.grid), tower.grid),
+        "guidance": Field(config.default_guidance, _CODE_GUIDANCE),
         "codebook_l2_norm": Field(tokenizer.l2_norm, default.l2_norm),
         "codebook_show_usage": Field(tokenizer.show_usage, default.show_usage),
         "commit_loss_beta": Field(tokenizer.commit_loss_beta, default.commit_loss_beta),
@@ -246,6 +253,7 @@ def _parse_flow(root: Section, vae: VAEConfig) -> JanusConfig:
             encoder=UViTEncoderConfig(**_uvit_values(encoder, UViTEncoderConfig())),
             decoder=UViTDecoderConfig(**_uvit_values(decoder, UViTDecoderConfig())),
             latent_size=encoder.grid("latent_size", (_LATENT_SIZE, _LATENT_SIZE)),
+            default_guidance=encoder.number("guidance", _FLOW_GUIDANCE, above=0),
             vae=vae,
         ),
     )
@@ -307,7 +315,10 @@ def to_published(config: JanusConfig, base: Mapping[str, Any] | None = None, dty
             "vision_config": ("CLIPVisionTower", _tower_fields(tower)),
         }
     else:
-        latent = {"latent_size": Field(as_grid(painting.latent_size), _LATENT_SIZE)}
+        latent = {
+            "latent_size": Field(as_grid(painting.latent_size), _LATENT_SIZE),
+            "guidance": Field(painting.default_guidance, _FLOW_GUIDANCE),
+        }
         parts = {
             "vision_gen_dec_config": ("ShallowUViTDecoder", _uvit_fields(painting.decoder)),
             "vision_gen_enc_config": ("ShallowUViTEncoder", {**_uvit_fields(painting.encoder), **latent}),

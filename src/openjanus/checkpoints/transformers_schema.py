@@ -41,7 +41,7 @@ def parse_transformers(values: Mapping[str, Any]) -> JanusConfig:
         ch=vq.integer("base_channels", 128),
         encoder_ch_mult=multipliers,
         decoder_ch_mult=multipliers,
-        num_res_blocks=vq.integer("num_res_blocks", 2),
+        num_res_blocks=vq.integer("num_res_blocks", 2, least=0),
         z_channels=vq.integer("latent_channels", 256),
         dropout=vq.number("dropout", 0.0),
     )

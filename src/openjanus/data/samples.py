@@ -3,8 +3,8 @@
 A source is endless and map-style: `source[k]` is a pure function of k, so a run's place in its data is one number.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
@@ -38,16 +38,29 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
+class InTurn:
+    """Samples of several sources of one kind, one of each in turn."""
+
+    sources: Sequence[Source]
+
+    def __getitem__(self, k: int) -> Sample:
+        rounds, which = divmod(k, len(self.sources))
+        return self.sources[which][rounds]
+
+
+@dataclass(frozen=True)
 class Mixture:
     """Samples of several kinds by an exact ratio: over every sum(ratio) samples in a row, and as near as can be between.
 
     sources: a source a kind. ratio: whole numbers, e.g. understanding : text : generation = 2 : 3 : 5 (Janus, Table 1).
-    batch: samples a step. ConfigError for a ratio of nothing or a kind without a source.
+    batch: samples a step. before: samples of each kind that were taken already, by earlier stages.
+    ConfigError for a ratio of nothing or a kind without a source.
     """
 
     sources: Mapping[Kind, Source]
     ratio: Mapping[Kind, int]
     batch: int
+    before: Mapping[Kind, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if sum(self.ratio.values()) < 1 or min(self.ratio.values()) < 0:
@@ -75,8 +88,15 @@ class Mixture:
         for place in range(step * self.batch, (step + 1) * self.batch):
             rounds, within = divmod(place, len(period))
             kind = period[within]
-            made.append(self.sources[kind][rounds * self.ratio[kind] + period[:within].count(kind)])
+            taken = rounds * self.ratio[kind] + period[:within].count(kind)
+            made.append(self.sources[kind][self.before.get(kind, 0) + taken])
         return made
+
+    def taken(self, steps: int) -> dict[Kind, int]:
+        """Samples of each kind that have been taken after so many steps, those before them included."""
+        rounds, within = divmod(steps * self.batch, len(self._period))
+        own = {kind: rounds * share + self._period[:within].count(kind) for kind, share in self.ratio.items()}
+        return {kind: self.before.get(kind, 0) + own.get(kind, 0) for kind in {**self.before, **own}}
 
 
 def generator(seed: int, *purpose: int) -> np.random.Generator:

@@ -228,20 +228,39 @@ def draw(scene: Scene, size: int = CANVAS) -> NDArray[np.uint8]:
     return (canvas + 0.5).astype(np.uint8)
 
 
-def label_map(scene: Scene, size: int, patch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Colour and shape of each patch, both int64 [size / patch, size / patch]; a patch belongs to what covers most of it.
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What is on each of G x G patches; a patch belongs to what covers most of it.
 
-    0 is the background, else 1 + index in COLOURS or SHAPES.
+    colours, shapes: int64 [G, G], 0 for the background, else 1 + index in COLOURS or SHAPES. places: float32 [G, G, 3], centre x,
+    centre y and width of the object, in shares of the canvas; the background's are its own middle and 0. hearts: bool [G, G],
+    whether an object's centre lies there, as often as there are objects.
     """
+
+    colours: NDArray[np.int64]
+    shapes: NDArray[np.int64]
+    places: NDArray[np.float32]
+    hearts: NDArray[np.bool_]
+
+
+def label_map(scene: Scene, size: int, patch: int) -> Labels:
+    """The labels of the patches of a scene drawn at size x size."""
     assert size % patch == 0, f"patches of {patch} pixels do not tile a canvas of {size}"
     grid = size // patch
     areas = np.zeros((len(scene.objects) + 1, size, size), np.float32)
     areas[0] = 1
-    for place, thing in enumerate(scene.objects, start=1):
+    for number, thing in enumerate(scene.objects, start=1):
         window, share = _covered(thing, size)
-        areas[place][window] = share
+        areas[number][window] = share
         areas[0][window] -= share
     most = areas.reshape(-1, grid, patch, grid, patch).sum((2, 4)).argmax(0)
     colours = np.array([0, *(1 + COLOURS.index(thing.colour) for thing in scene.objects)])
     shapes = np.array([0, *(1 + SHAPES.index(thing.shape) for thing in scene.objects)])
-    return colours[most], shapes[most]
+    own = np.array([(*thing.centre, thing.width) for thing in scene.objects], np.float32).reshape(-1, 3) / CANVAS
+    middle = (np.arange(grid, dtype=np.float32) + 0.5) / grid
+    ground = np.stack((*np.meshgrid(middle, middle), np.zeros((grid, grid), np.float32)), axis=-1)
+    places = np.where(most[..., None] == 0, ground, np.concatenate((np.zeros((1, 3), np.float32), own))[most])
+    hearts = np.zeros((grid, grid), np.bool_)
+    for x, y, _ in own:
+        hearts[int(y * grid), int(x * grid)] = True
+    return Labels(colours[most], shapes[most], places, hearts)

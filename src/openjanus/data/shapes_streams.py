@@ -18,7 +18,7 @@ from openjanus.data.shapes_compositions import (
     sample_scene,
 )
 from openjanus.data.shapes_questions import KINDS, Turn, converse
-from openjanus.data.shapes_talk import chat, story
+from openjanus.data.shapes_talk import chat, story, told
 from openjanus.data.shapes_text import caption, describe
 from openjanus.types import Message
 
@@ -30,6 +30,7 @@ _STREAMS = {
     "reading": 4,
     "chat": 5,
     "story": 6,
+    "told": 7,
     "held out prompts": 101,
     "held out questions": 102,
 }
@@ -159,6 +160,18 @@ def _messages(turns: Sequence[Turn], image: object = None) -> tuple[Message, ...
 def _sample_seed(seed: int, k: int) -> int:
     """Different for each sample of a run, and for the same sample of two runs with different seeds."""
     return (seed << 40) + k
+
+
+@dataclass(frozen=True)
+class ToldSource:
+    """Scenes told in words, each with up to `turns` questions and answers in a row."""
+
+    seed: int = 0
+    turns: int = 6
+
+    def __getitem__(self, k: int) -> Sample:
+        turns = told(stream("told", self.seed, k), self.turns)
+        return Sample("text", _messages(turns), _sample_seed(self.seed, k))
 
 
 @dataclass(frozen=True)

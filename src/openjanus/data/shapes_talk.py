@@ -4,13 +4,14 @@ A riddle tells a scene in words and asks about it, so that language alone learns
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from openjanus.data.shapes import COLOURS, OPPOSITE, RELATIONS, SHAPES, WITHHELD, Relation
 from openjanus.data.shapes_compositions import NUMBERS, Mention, compose_for_training, plural, sample_scene
-from openjanus.data.shapes_questions import Turn, ask
-from openjanus.data.shapes_text import describe, listing, phrase, sentence
+from openjanus.data.shapes_questions import Turn, ask, converse
+from openjanus.data.shapes_text import describe, inventory, listing, phrase, sentence
 
 _SMALL_TALK = (
     (("Hello!", "Hi!", "Hi there.", "Good morning.", "Hey!"), "Hello! Show me a picture of shapes, or ask me to paint one."),
@@ -126,6 +127,39 @@ def chat(rng: np.random.Generator) -> list[Turn]:
         turn = _TALK[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))][1](rng)
         turns.setdefault(turn.question, turn)
     return list(turns.values())
+
+
+# What a told scene leaves open: where things stand, how large they are.
+_UNTOLD = (
+    " left",
+    " right",
+    " top",
+    " bottom",
+    " above",
+    " below",
+    "picture",
+    "corner",
+    "bigger",
+    "smaller",
+    "larg",
+    "middle",
+    "row",
+)
+_ASKED = ("color", "shape", "count", "presence", "attribute", "comparison", "choice")
+
+
+def told(rng: np.random.Generator, turns: int) -> list[Turn]:
+    """Up to `turns` questions in a row about a scene that is told thing by thing: the answers without the eyes."""
+    while True:
+        scene = sample_scene(rng)
+        if inventory(scene).held_out:
+            continue
+        asked = [turn for turn in converse(rng, scene, 2 * turns, _ASKED) if not any(word in turn.question for word in _UNTOLD)]
+        if not asked:
+            continue
+        things = listing([str(Mention(thing.shape, thing.colour)) for thing in scene.objects])
+        first, *others = asked[:turns]
+        return [replace(first, question=f"You see {things}. {first.question}"), *others]
 
 
 def story(rng: np.random.Generator) -> str:

@@ -3,6 +3,9 @@
 Dims: R rows, H heads, T new positions, S positions that may be looked at (cached and new), Dh width of a head.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,13 +46,41 @@ def cache_mask(attended: Tensor, positions: Tensor) -> Tensor:
     return ((key <= query) & attended[:, None, None, :]) | (key == query)
 
 
-def document_mask(documents: Tensor, attended: Tensor) -> Tensor:
-    """What each position of packed rows may look at: bool [R, 1, T, T] for document numbers [R, T] and attended, bool [R, T].
+class Documents(NamedTuple):
+    """The documents of packed rows, each to attend to itself alone.
 
-    As `causal_mask`, and never into another document.
+    Attention costs the square of what it runs over, and is fastest without a mask: so it runs over documents laid out one below
+    the other, those of like length together, while everything else runs over packed rows, where little is padding.
+    Dims: N = R * T positions of the rows; a group g of P_g documents, L_g tokens the longest of them.
     """
-    same = documents[:, None, :, None] == documents[:, None, None, :]
-    return same & causal_mask(attended, attended.shape[1])
+
+    apart: tuple[Tensor, ...]
+    """int64 [P_g, L_g] a group: which of the N positions stands there; behind the end of a document, any."""
+    together: Tensor
+    """int64 [R, T]: which place of all groups, one behind the other, holds a position; for padding, any."""
+
+    @classmethod
+    def found(cls, groups: Sequence[Tensor], rows: torch.Size) -> "Documents":
+        """From groups, int64 [P_g, L_g]: where in the flattened rows [R, T] each document's tokens are, -1 behind its end."""
+        total = rows.numel()
+        places = torch.cat([group.flatten() for group in groups])
+        together = torch.zeros(total + 1, dtype=torch.int64, device=places.device)
+        together = together.scatter(0, places.where(places >= 0, total), torch.arange(len(places), device=places.device))
+        return cls(tuple(group.clamp(min=0) for group in groups), together[:total].view(rows))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return max(group.shape[1] for group in self.apart)
+
+    def take_apart(self, x: Tensor) -> list[Tensor]:
+        """Rows [R, T, W] as groups of documents [P_g, L_g, W]."""
+        return [x.flatten(0, 1).index_select(0, group.flatten()).unflatten(0, group.shape) for group in self.apart]
+
+    def put_together(self, groups: Sequence[Tensor]) -> Tensor:
+        """Groups of documents [P_g, L_g, W] as rows [R, T, W]."""
+        places = torch.cat([group.flatten(0, 1) for group in groups])
+        return places.index_select(0, self.together.flatten()).unflatten(0, self.together.shape)
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,8 @@ The variant is decided here, by the type of the generation pathway's configurati
 Dims: R rows, T positions, D model width.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from openjanus.config import GenerationConfig, JanusConfig, LanguageConfig, TokenGenerationConfig
 from openjanus.errors import PromptError
 from openjanus.models.alignment import Alignment, clean_features
-from openjanus.models.attention import document_mask
+from openjanus.models.attention import Documents, causal_mask
 from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.llama import Llama
 from openjanus.models.token_generation import TokenGeneration
@@ -65,11 +67,11 @@ class JanusModel(nn.Module):
         embeddings = self._weave(self._embed_words(batch.ids, batch.slots), batch.slots, batch.pixels)
         lesson = self.generation.teach(batch.pictures, batch.seeds)
         embeddings = embeddings.masked_scatter(batch.inputs[..., None], lesson.inputs.to(embeddings.dtype))
-        mask = document_mask(batch.documents, batch.attended)
+        documents = Documents.found(batch.documents, batch.ids.shape)
+        run = partial(self.language.run_documents, documents=documents, masks=self._masks(batch, documents))
         tap = None if alignment is None else alignment.block
-        tapped = self.language.run_blocks(embeddings, batch.positions, mask, stop=tap)
-        hidden = tapped if tap is None else self.language.run_blocks(tapped, batch.positions, mask, start=tap)
-        hidden = self.language.model.norm(hidden)
+        tapped = run(embeddings, stop=tap)
+        hidden = self.language.model.norm(tapped if tap is None else run(tapped, start=tap))
         learned = batch.labels != IGNORE
         logits = self.language.logits(hidden[learned]).float()
         text = F.cross_entropy(logits, batch.labels[learned], reduction="sum")
@@ -82,6 +84,12 @@ class JanusModel(nn.Module):
             features = clean_features(self.understanding.encoder, batch.pictures, self.config.understanding.encoder.image_size)
             losses["alignment"] = alignment.loss(of_pictures(tapped)[:, -features.shape[1] :], features)
         return losses
+
+    def _masks(self, batch: TrainingBatch, documents: Documents) -> list[Tensor | None]:
+        if self.config.generation.attends_blank:
+            # All is attended to, and what stands behind the end of a document is behind all that could see it.
+            return [None] * len(documents.apart)
+        return [causal_mask(batch.attended.flatten()[group], group.shape[1]) for group in documents.apart]
 
     def _embed_words(self, ids: Tensor, slots: Tensor) -> Tensor:
         # What stands in an image slot is replaced; its id may lie behind the table, where a processor appended the image token.

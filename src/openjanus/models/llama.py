@@ -5,23 +5,27 @@ Parameter names equal the published ones under `language_model.`. Knows embeddin
 Dims: R rows, T new positions, S positions in all, D width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openjanus.config import LanguageConfig
-from openjanus.models.attention import attend, rotary, rotate
+from openjanus.models.attention import Documents, attend, rotary, rotate
 from openjanus.models.cache import KeyValueCache
 from openjanus.models.layers import RMSNorm
 
 
 class Place(NamedTuple):
-    """Where positions stand: int64 [R, T], and the cosines and sines [R, 1, T, Dh] that turn queries and keys there."""
+    """Where positions stand: int64 [R, T], the cosines and sines [R, 1, T, Dh] that turn queries and keys there, and what each
+    may look at: bool [R or 1, 1, T, S], None if all up to itself."""
 
     positions: Tensor
     cosine: Tensor
     sine: Tensor
+    mask: Tensor | None
 
 
 class Attention(nn.Module):
@@ -36,17 +40,22 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, place: Place, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
-        query, key, value = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+    def forward(self, x: Tensor, places: Sequence[Place], documents: Documents | None, cache: KeyValueCache | None) -> Tensor:
+        projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
+        if documents is None:
+            return self.o_proj(self._attend(*projected, places[0], cache))
+        queries, keys, values = (documents.take_apart(one) for one in projected)
+        groups = zip(queries, keys, values, places, strict=True)
+        return self.o_proj(documents.put_together([self._attend(*group, cache) for group in groups]))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, place: Place, cache: KeyValueCache | None) -> Tensor:
+        """[R, T, H * Dh] of projections [R, T, H * Dh]."""
+        query, key, value = (one.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for one in (query, key, value))
         query, key = rotate(query, place.cosine, place.sine), rotate(key, place.cosine, place.sine)
         if cache is not None:
-            assert mask is not None, "what lies in a cache is told apart by a mask"
-            key, value = cache.write(self.layer, place.positions, key, value, upto=mask.shape[-1])
-        out = attend(query, key, value, mask, causal=mask is None)
-        return self.o_proj(out.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            assert place.mask is not None, "what lies in a cache is told apart by a mask"
+            key, value = cache.write(self.layer, place.positions, key, value, upto=place.mask.shape[-1])
+        return attend(query, key, value, place.mask, causal=place.mask is None).transpose(1, 2).flatten(2)
 
 
 class MLP(nn.Module):
@@ -72,8 +81,8 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, place: Place, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), place, mask, cache)
+    def forward(self, x: Tensor, places: Sequence[Place], documents: Documents | None, cache: KeyValueCache | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), places, documents, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -105,21 +114,35 @@ class Llama(nn.Module):
         mask: bool [R or 1, 1, T, S], true where a position may look; None is causal. cache: the new keys and values are written
         into it at their positions, and attention runs over its first S; it needs a mask.
         """
-        return self.model.norm(self.run_blocks(embeddings, positions, mask, cache))
+        place = self._place(positions, mask, embeddings.dtype)
+        return self.model.norm(self._run_blocks(embeddings, [place], cache=cache))
 
-    def run_blocks(
+    def run_documents(
+        self, x: Tensor, documents: Documents, masks: Sequence[Tensor | None], start: int = 0, stop: int | None = None
+    ) -> Tensor:
+        """Packed rows x [R, T, D] after blocks start to stop (None: the last), before the final norm.
+
+        masks: what the tokens of each group of documents may look at, bool [P, 1, L, L]; None is causal.
+        """
+        positions = torch.arange(documents.longest, device=x.device)[None]
+        groups = zip(documents.apart, masks, strict=True)
+        places = [self._place(positions[:, : group.shape[1]], mask, x.dtype) for group, mask in groups]
+        return self._run_blocks(x, places, documents, start=start, stop=stop)
+
+    def _place(self, positions: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Place:
+        return Place(positions, *rotary(positions, self.config.head_size, self.config.rope_theta, dtype), mask)
+
+    def _run_blocks(
         self,
         x: Tensor,
-        positions: Tensor,
-        mask: Tensor | None,
+        places: Sequence[Place],
+        documents: Documents | None = None,
         cache: KeyValueCache | None = None,
         start: int = 0,
         stop: int | None = None,
     ) -> Tensor:
-        """x [R, T, D] after blocks start to stop (None: the last), before the final norm."""
-        place = Place(positions, *rotary(positions, self.config.head_size, self.config.rope_theta, x.dtype))
         for block in self.model.layers[start:stop]:
-            x = block(x, place, mask, cache)
+            x = block(x, places, documents, cache)
         return x
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ class EncoderSettings:
     captions: float = 1.0
     """Weight of the sigmoid loss."""
     labels: float = 1.0
-    """Weight of the labels of patches: colour and shape, a cross-entropy each."""
+    """Weight of the labels of patches: a cross-entropy each for colour and shape of what covers them, a distance for where that
+    is and how wide, a yes or no for whether its centre lies there. What nobody asks a tower for, it does not tell."""
     text_layers: int = 0
     """Blocks of the text tower; with 0 a caption is the mean of its words."""
     temperature: float = 10.0
@@ -53,12 +54,15 @@ class EncoderSettings:
 
 @dataclass(frozen=True)
 class Lesson:
-    """pixels [B, 3, S, S]; words [B, T], 0 behind the end; colours, shapes [B, P]: 0 is background, else 1 + index."""
+    """pixels [B, 3, S, S]; words [B, T], 0 behind the end; the labels of data.shapes.Labels, P = G * G patches in row order:
+    colours, shapes [B, P], places [B, P, 3], hearts [B, P]."""
 
     pixels: Tensor
     words: Tensor
     colours: Tensor
     shapes: Tensor
+    places: Tensor
+    hearts: Tensor
 
     def to(self, device: torch.device) -> "Lesson":
         """The same on a device."""
@@ -109,6 +113,8 @@ class Teaching(nn.Module):
         self.tower = SiglipTower(settings.tower)
         self.colour = nn.Linear(width, 1 + len(COLOURS))
         self.shape = nn.Linear(width, 1 + len(SHAPES))
+        self.place = nn.Linear(width, 3)
+        self.heart = nn.Linear(width, 1)
         self.text = TextTower(width, settings.text_layers, settings.tower)
         self.log_scale = nn.Parameter(torch.tensor([math.log(settings.temperature)]))
         self.bias = nn.Parameter(torch.tensor([settings.bias]))
@@ -128,6 +134,9 @@ class Teaching(nn.Module):
         if self.labels:
             for name, head, wanted in (("colour", self.colour, lesson.colours), ("shape", self.shape, lesson.shapes)):
                 losses[name] = F.cross_entropy(head(patches).float().flatten(0, 1), wanted.flatten(), reduction="sum")
+            losses["place"] = F.l1_loss(self.place(patches).float(), lesson.places, reduction="sum") / 3
+            hearts = self.heart(patches).float().squeeze(-1)
+            losses["heart"] = F.binary_cross_entropy_with_logits(hearts, lesson.hearts.float(), reduction="sum")
         return losses
 
     def read(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,6 +149,7 @@ class EncoderTask(Task[Lesson]):
     """The task: settings are EncoderSettings. Negatives of the sigmoid loss are those of the micro-batch."""
 
     module: Teaching
+    blocks = ("tower.vision_tower.blocks",)
     entrances = ("teach", "read")
 
     def __init__(self, recipe: Recipe) -> None:
@@ -158,7 +168,8 @@ class EncoderTask(Task[Lesson]):
         for own in places(self.recipe, stage, step, rank, world):
             lesson = self._lesson([self._painting(stage.mix, k) for k in own])
             patches = lesson.colours.numel()
-            made.append(Batch(lesson, {"captions": len(own), "colour": patches, "shape": patches}, tokens=patches))
+            counts = {"captions": len(own), **dict.fromkeys(("colour", "shape", "place", "heart"), patches)}
+            made.append(Batch(lesson, counts, tokens=patches))
         return made
 
     def _painting(self, mix: Mapping[str, int], k: int) -> Painting:
@@ -173,7 +184,10 @@ class EncoderTask(Task[Lesson]):
         return Lesson(
             to_pixels([draw(one.scene, tower.image_size) for one in shown]),
             words_of([one.text for one in shown]),
-            *(torch.stack([torch.from_numpy(pair[which]).flatten() for pair in labels]) for which in (0, 1)),
+            **{
+                name: torch.stack([torch.from_numpy(getattr(label, name)).flatten(0, 1) for label in labels])
+                for name in ("colours", "shapes", "places", "hearts")
+            },
         )
 
     def losses(self, content: Lesson) -> Mapping[str, Loss]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from openjanus.errors import ConfigError, TrainingError
 from openjanus.train.losses import Total, add_up, backward
-from openjanus.train.optimizer import Average, build_optimizer, clip
+from openjanus.train.optimizer import Average, build_optimizers, clip
 from openjanus.train.parallel import World, gathered, spread, whole_tensors
 from openjanus.train.parts import belongs, freeze, sizes, trainable
 from openjanus.train.recipe import Recipe
@@ -35,10 +35,12 @@ class Outcome:
 
 
 class Learner:
-    """A task's module in one stage, with an optimizer a phase and perhaps a moving average. Every process has one."""
+    """A task's module in one stage, with optimizers a phase and perhaps a moving average. Every process has one."""
 
     def __init__(self, recipe: Recipe, stage: Stage, world: World) -> None:
         torch.manual_seed(recipe.seed)
+        # On CPUs, numbers below 1e-38, of which gradients have many, cost several times as much as others, and count for nothing.
+        torch.set_flush_denormal(True)
         self.task = recipe.task(recipe)
         self.stage = stage
         self._seed = recipe.seed
@@ -51,7 +53,7 @@ class Learner:
         self._moved = [self._moved_by(phase) for phase in self._phases]
         times = Counter(name for moved in self._moved for name in moved)
         assert all(times[name] == 1 for name in self._moving), f"each parameter belongs in one phase: {times}"
-        self._optimizers = [build_optimizer(self.task.module, moved, stage) for moved in self._moved]
+        self._optimizers = [build_optimizers(self.task.module, moved, stage, self.task.blocks) for moved in self._moved]
         self._average = None if stage.ema is None else Average(self._moving, stage.ema)
 
     def _moved_by(self, phase: Phase[Any]) -> dict[str, nn.Parameter]:
@@ -69,9 +71,10 @@ class Learner:
     def tensors(self) -> dict[str, Tensor]:
         """All that a state holds of this learner: the very tensors that the next step uses."""
         found = self.module_tensors()
-        for phase, moved, optimizer in zip(self._phases, self._moved, self._optimizers, strict=True):
+        for phase, moved, optimizers in zip(self._phases, self._moved, self._optimizers, strict=True):
+            states = {id(parameter): state for optimizer in optimizers for parameter, state in optimizer.state.items()}
             for name, parameter in moved.items():
-                found |= {f"optimizer.{phase.name}.{name}.{key}": t for key, t in optimizer.state[parameter].items()}
+                found |= {f"optimizer.{phase.name}.{name}.{key}": t for key, t in states[id(parameter)].items()}
         if self._average is not None:
             found |= {f"average.{name}": tensor for name, tensor in self._average.tensors.items()}
         return found
@@ -118,13 +121,14 @@ class Learner:
         lowered = 0.0
         losses: dict[str, float] = {}
         norms: dict[str, float] = {}
-        for phase, moved, optimizer in zip(self._phases, self._moved, self._optimizers, strict=True):
+        for phase, moved, optimizers in zip(self._phases, self._moved, self._optimizers, strict=True):
             loss, means = backward(phase, contents, total, self.stage, self._world)
             norms[phase.name] = clip(moved, self.stage.clip)
             self._check_finite(means, norms[phase.name])
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
             # The whole module's: a phase also leaves gradients in parameters that it does not move.
             self.task.module.zero_grad()
             lowered += loss

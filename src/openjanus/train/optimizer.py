@@ -1,13 +1,14 @@
-"""AdamW as the papers use it, and the moving average of what it moves."""
+"""AdamW as the papers use it, Muon for whoever is short of time, and the moving average of what they move."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Muon, Optimizer
 
+from openjanus.train.parts import belongs
 from openjanus.train.stage import Stage
 
 # The papers do not say what decays. These do: the matrices that multiply. Biases, norms and single
@@ -15,9 +16,35 @@ from openjanus.train.stage import Stage
 _DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
-def build_optimizer(module: nn.Module, parameters: Mapping[str, nn.Parameter], stage: Stage) -> AdamW:
-    """AdamW for some of a module's parameters with a stage's numbers; its state is there from the beginning, as zeros."""
+def build_optimizers(
+    module: nn.Module, parameters: Mapping[str, nn.Parameter], stage: Stage, blocks: Sequence[str] = ()
+) -> list[Optimizer]:
+    """What moves some of a module's parameters, with a stage's numbers; its state is there from the beginning, as zeros.
+
+    AdamW, for all of them; or, if the stage says muon, Muon for the matrices inside `blocks` (lists of modules, by name) and
+    AdamW for the rest: embeddings, heads, norms and what surrounds the blocks are no business of Muon's (Jordan et al. 2024).
+    """
     matrices = {id(part.weight) for part in module.modules() if isinstance(part, _DECAYING)}
+    inner = {
+        name: one
+        for name, one in parameters.items()
+        if stage.optimizer == "muon" and one.ndim == 2 and id(one) in matrices and belongs(name, blocks)
+    }
+    outer = {name: one for name, one in parameters.items() if name not in inner}
+    made: list[Optimizer] = []
+    if inner:
+        # Steps as long as AdamW's own (Liu et al. 2025, section 2.2), so that one rate serves both.
+        muon = Muon(list(inner.values()), lr=stage.rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
+        for parameter in inner.values():
+            muon.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+        made.append(muon)
+    if outer:
+        made.append(_adamw(outer, matrices, stage))
+    return made
+
+
+def _adamw(parameters: Mapping[str, nn.Parameter], matrices: Container[int], stage: Stage) -> AdamW:
+    """matrices: the ids of the parameters that decay."""
     decaying = [parameter for parameter in parameters.values() if id(parameter) in matrices]
     others = [parameter for parameter in parameters.values() if id(parameter) not in matrices]
     groups = [{"params": decaying, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from openjanus.checkpoints.files import Header, has_weights, open_weights
+from openjanus.checkpoints.files import Header, has_weights, open_weights, read_json
 from openjanus.checkpoints.layouts import FLOW_PREFIXES, JANUS_PREFIXES, VAE_PREFIX, published_name
 from openjanus.checkpoints.processors import as_json
-from openjanus.checkpoints.vae_schema import to_vae
+from openjanus.checkpoints.vae_schema import parse_vae, to_vae
 from openjanus.checkpoints.writing import Group, write_file, write_weights
 from openjanus.config import VAEConfig
 from openjanus.errors import CheckpointError
@@ -51,6 +51,14 @@ def load_part(folder: str | Path) -> dict[str, Tensor]:
         weights = open_weights(folder)
         state |= {_our_name(name, folder): weights.read(name) for name in weights.headers}
     return state
+
+
+def load_vae_config(folder: str | Path) -> VAEConfig:
+    """The sizes and the scaling factor of the VAE in a part or a checkpoint; CheckpointError if there is none."""
+    path = Path(folder) / "vae" / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no vae/config.json; train a VAE first, or give the folder of one")
+    return parse_vae(read_json(path))
 
 
 def _our_name(published: str, folder: Path) -> str:

@@ -7,7 +7,6 @@ the stages' business (recipes/); what the papers leave open is a setting here, w
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from openjanus.models.alignment import Alignment
 from openjanus.models.janus import JanusModel
 from openjanus.processing.prompts import Processor
 from openjanus.train.recipe import Recipe
-from openjanus.train.stage import Stage
+from openjanus.train.stage import Precision, Stage
 from openjanus.train.task import Batch, Loss, Task
 from openjanus.types import IGNORE, TrainingBatch
 
@@ -51,6 +50,9 @@ class UnifiedSettings:
     supervise_prompts: tuple[str, ...] = ()
     """Stages in which questions are learned as well as answers. Papers: loss "on the text sequence" in stages 1 and 2 of Janus,
     on the response alone in JanusFlow; whether that means prompts too is not said, so the default is answers alone."""
+    text_weight: float = 1.0
+    """Weight of each position of text beside a position of an image. Papers: none, so 1. Answers of a word or two beside many
+    codes are a small part of a step's loss; a larger weight lets a small model learn to read sooner."""
     alignment: bool = False
     """Representation alignment (JanusFlow, section 3.4)."""
     alignment_weight: float = 1.0
@@ -58,10 +60,11 @@ class UnifiedSettings:
     alignment_width: int = 2048
     """Width inside the alignment's MLP, which the paper does not give; 2048 is REPA's."""
     random_crop: bool = True
+    saved: Precision = "float32"
+    """What the final checkpoint's weights are stored in; the published ones are in bfloat16."""
     preview_prompts: tuple[str, ...] = ()
     preview_questions: tuple[str, ...] = ()
     preview_image: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 class UnifiedModel(JanusModel):
@@ -102,20 +105,19 @@ class UnifiedTask(Task[TrainingBatch]):
         return learner.float()
 
     def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[TrainingBatch]]:
-        mixture = Mixture(self.by_stage.get(stage.name, self.sources), {kind: stage.mix[kind] for kind in stage.mix}, stage.batch)  # type: ignore[misc]
-        first = self._samples_before(stage)
-        own = mixture.samples(first // stage.batch + step)[rank::world]
+        own = self._mixture(stage).samples(step)[rank::world]
         size = stage.micro_batch or max(len(own), 1)
         return [self._batch(stage, own[i : i + size]) for i in range(0, len(own), size)]
 
-    def _samples_before(self, stage: Stage) -> int:
-        """Samples that earlier stages have taken, rounded down to this stage's steps: stages go on through the same streams."""
-        before = 0
-        for other in self.recipe.stages:
-            if other.name == stage.name:
-                break
-            before += other.steps * other.batch
-        return before
+    def _mixture(self, stage: Stage) -> Mixture:
+        """The mixture of a stage, which goes on through each kind's samples where the stages before it have left them."""
+        stages = self.recipe.stages
+        number = [other.name for other in stages].index(stage.name)
+        before = {}
+        if number:
+            before = self._mixture(stages[number - 1]).taken(stages[number - 1].steps)
+        sources = self.by_stage.get(stage.name, self.sources)
+        return Mixture(sources, {kind: stage.mix[kind] for kind in stage.mix}, stage.batch, before)  # type: ignore[misc]
 
     def _batch(self, stage: Stage, samples: Sequence[Sample]) -> Batch[TrainingBatch]:
         writer = Writer(
@@ -134,7 +136,8 @@ class UnifiedTask(Task[TrainingBatch]):
         return Batch(content, counts, tokens=content.ids.numel())
 
     def losses(self, content: TrainingBatch) -> Mapping[str, Loss]:
-        losses = {name: Loss(total, over=self.over) for name, (total, _) in self.module.learn(content).items()}
+        weights = {"text": self.settings.text_weight}
+        losses = {name: Loss(total, weights.get(name, 1.0), self.over) for name, (total, _) in self.module.learn(content).items()}
         if "alignment" in losses:
             losses["alignment"] = Loss(losses["alignment"].sum, self.settings.alignment_weight)
         return losses
@@ -156,4 +159,4 @@ class UnifiedTask(Task[TrainingBatch]):
     def export(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         model = JanusModel(self.config)
         model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith("alignment.")})
-        save_checkpoint(model, self.processor, folder)
+        save_checkpoint(model.to(getattr(torch, self.settings.saved)), self.processor, folder)

@@ -1,0 +1,132 @@
+"""The papers' recipe files, run on a small checkpoint and records on disk."""
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from openjanus.checkpoints.save import save_checkpoint
+from openjanus.errors import CheckpointError, ConfigError, DataError
+from openjanus.janus import load
+from openjanus.train.overrides import override
+from openjanus.train.recipe import Recipe
+from openjanus.train.recipe_files import load_recipe
+
+from .running import curve, run
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+VARIANTS = {"janus_1b": "janus", "janus_pro_1b": "janus", "janus_pro_7b": "janus", "janusflow_1b": "janusflow"}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, str]:
+    """Ten records of each kind, as settings."""
+    chance = np.random.default_rng(0)
+    kinds: dict[str, list[object]] = {"text": [], "understanding": [], "generation": [], "categories": []}
+    for i in range(10):
+        Image.fromarray(chance.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        shown = [{"type": "image", "image": f"{i}.png"}]
+        kinds["text"].append({"text": f"Number {i}."})
+        for kind, user, assistant in (
+            ("understanding", [*shown, {"type": "text", "text": "What?"}], "Noise."),
+            ("generation", f"noise {i}. A lot of it.", shown),
+            ("categories", f"noise {i}", shown),
+        ):
+            kinds[kind].append({"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]})
+    for kind, records in kinds.items():
+        (tmp_path / f"{kind}.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    return {f"settings.data.{kind}": str(tmp_path / f"{kind}.jsonl") for kind in kinds}
+
+
+def checkpoint(variant: str, folder: Path) -> str:
+    model = tiny.tiny_model(variant)
+    if variant == "janusflow":
+        # Alignment needs as many picture positions as patches: 4 x 4.
+        torch.manual_seed(0)
+        model = type(model)(replace(model.config, generation=replace(model.config.generation, latent_size=(8, 8))))  # type: ignore[arg-type]
+    save_checkpoint(model, tiny.tiny_processor(variant), folder)
+    return str(folder)
+
+
+def shrunk(name: str, init: str, data: dict[str, str], *more: str) -> Recipe:
+    """A paper's recipe at the size of a test: the small checkpoint, one step a stage of ten samples."""
+    recipe = load_recipe(str(RECIPES / f"{name}.py"))
+    # Stage by stage, so that the ratios stay the papers'; of JanusFlow's 14 : 6 : 80 ten samples can be 2 : 1 : 7.
+    stages = tuple(
+        replace(stage, steps=1, batch=10, warmup=0, checkpointing=False, precision="float32") for stage in recipe.stages
+    )
+    small = ["settings.context=256", "settings.alignment_block=1", "settings.alignment_width=16", f"settings.init={init}"]
+    return override(replace(recipe, stages=stages), [*small, *(f"{key}={value}" for key, value in data.items()), *more])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_papers_recipe_runs_through_all_its_stages_on_records(name: str, tmp_path: Path, data: dict[str, str]):
+    init = checkpoint(VARIANTS[name], tmp_path / "init")
+    recipe = shrunk(name, init, data)
+    result = run(tmp_path / "run", recipe=recipe)
+    assert [line["stage"] for line in curve(tmp_path / "run")] == [stage.name for stage in recipe.stages]
+    assert result.final is not None
+    janus = load(result.final)
+    assert janus.understand("What?", images=[tmp_path / "0.png"], max_tokens=3) is not None
+    # What no paper trains is what the checkpoint had; what begins anew is not.
+    before, after = load(init).model.state_dict(), janus.model.state_dict()
+    fixed = "generation.vae" if VARIANTS[name] == "janusflow" else "generation.tokenizer"
+    assert all(torch.equal(tensor, after[key]) for key, tensor in before.items() if key.startswith(fixed))
+    adaptor = [name for name in before if name.startswith("understanding.adaptor") and name.endswith("weight")]
+    assert adaptor and not any(torch.equal(before[name], after[name]) for name in adaptor)
+
+
+def test_fresh_parts_are_drawn_anew_and_codes_begin_as_their_codebook(tmp_path: Path, data: dict[str, str]):
+    init = checkpoint("janus", tmp_path / "init")
+    task = (recipe := shrunk("janus_1b", init, data)).task(recipe)
+    before, now = load(init).model.state_dict(), task.module.state_dict()
+    assert torch.equal(now["language.lm_head.weight"], before["language.lm_head.weight"])
+    assert not torch.equal(now["generation.head.vision_head.weight"], before["generation.head.vision_head.weight"])
+    assert torch.equal(now["generation.embed.weight"], before["generation.tokenizer.quantize.embedding.weight"])
+    everything = shrunk("janus_1b", init, data, "settings.fresh=language,understanding,generation")
+    drawn = everything.task(everything).module.state_dict()
+    assert not any(torch.equal(drawn[name], tensor) for name, tensor in before.items() if name.endswith("proj.weight"))
+
+
+def test_a_part_trained_apart_takes_the_place_of_the_checkpoints(tmp_path: Path, data: dict[str, str]):
+    init = checkpoint("janus", tmp_path / "init")
+    model = copy.deepcopy(tiny.tiny_model("janus"))
+    with torch.no_grad():
+        model.understanding.encoder.vision_tower.pos_embed.fill_(3.0)
+    save_checkpoint(model, tiny.tiny_processor("janus"), tmp_path / "other")
+    recipe = shrunk("janus_1b", init, data, f"settings.parts={tmp_path / 'other'}")
+    assert bool((recipe.task(recipe).module.state_dict()["understanding.encoder.vision_tower.pos_embed"] == 3).all())
+    flow = checkpoint("janusflow", tmp_path / "flow")
+    recipe = shrunk("janus_1b", init, data, f"settings.parts={flow}")
+    with pytest.raises(CheckpointError, match=r"flow holds generation.* the model has nothing of that name"):
+        recipe.task(recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("settings.init=", "settings.init names no checkpoint"),
+        ("settings.data.text=", "the stages mix text, but settings.data.text names no files"),
+        ("settings.data.categories=", r"settings\.data\.categories names no files"),
+        ("settings.fresh=langage", "settings.fresh names 'langage'"),
+    ],
+)
+def test_what_is_missing_is_asked_for(tmp_path: Path, data: dict[str, str], change: str, message: str):
+    recipe = shrunk("janus_1b", checkpoint("janus", tmp_path / "init"), data, change)
+    with pytest.raises(ConfigError, match=message):
+        recipe.task(recipe)
+
+
+def test_a_broken_record_stops_the_run_and_keeps_what_was_saved(tmp_path: Path, data: dict[str, str]):
+    path = Path(data["settings.data.text"])
+    path.write_text('{"text": "fine"}\n{"text"\n', encoding="utf-8")
+    recipe = shrunk("janus_1b", checkpoint("janus", tmp_path / "init"), data, "stages.names.steps=4", "save_every=1")
+    with pytest.raises(DataError, match=r"text\.jsonl, record 2: .*; mend it or take it out"):
+        run(tmp_path / "run", recipe=recipe)
+    assert (tmp_path / "run" / "state").is_dir()
