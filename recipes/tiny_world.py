@@ -5,6 +5,8 @@ from functools import cache
 from pathlib import Path
 
 import tokenizers
+import torch
+from torch import Tensor
 
 from openjanus.config import JanusConfig, LanguageConfig
 from openjanus.data.samples import InTurn, Kind, Source
@@ -98,7 +100,7 @@ def start(recipe: Recipe, config: JanusConfig, processor: Processor, parts: tupl
     model = JanusModel(config)
     state = {name: tensor for part in parts for name, tensor in load_part(part).items()}
     if recipe.settings.init:
-        state = load_part(recipe.settings.init) | state
+        state = _renumbered(recipe.settings.init, processor.tokenizer.backend) | state
     missing = [name for name in model.state_dict() if (belongs(name, needed) or recipe.settings.init) and name not in state]
     if missing:
         raise CheckpointError(f"{' and '.join(parts)} hold no {missing[0]}; train these parts first, as the recipe says")
@@ -114,6 +116,21 @@ def start(recipe: Recipe, config: JanusConfig, processor: Processor, parts: tupl
     names = own | {"understanding": captions, "generation": PaintingSource(seed, painted, categories=True)}
     by_stage: dict[str, dict[Kind, Source]] = {"text": {"text": StorySource(seed)}, "adapt": names, "names": names}
     return Start(model, processor, own, by_stage)
+
+
+def _renumbered(init: str, tokenizer: tokenizers.Tokenizer) -> dict[str, Tensor]:
+    """A checkpoint's tensors, with the rows of its words where this tokenizer has them."""
+    state = load_part(init)
+    numbers = tokenizers.Tokenizer.from_file(str(Path(init) / "tokenizer.json")).get_vocab()
+    for token, number in tokenizer.get_vocab().items():
+        if token not in numbers:
+            raise CheckpointError(f"the tokenizer of {init} has no {token!r}, so it is none of this world; choose another init")
+        for name in ("language.model.embed_tokens.weight", "language.lm_head.weight"):
+            rows = state.setdefault(f"new {name}", torch.empty_like(state[name]))
+            rows[number] = state[name][numbers[token]]
+    for name in ("language.model.embed_tokens.weight", "language.lm_head.weight"):
+        state[name] = state.pop(f"new {name}")
+    return state
 
 
 def stages(base: Stage, vision: tuple[str, ...], decoder: tuple[str, ...]) -> tuple[Stage, ...]:

@@ -231,6 +231,10 @@ class TokenGenerationConfig:
         """Language-model positions of an image: its codes."""
         return self.grid[0] * self.grid[1]
 
+    def steps(self, asked: int) -> int:
+        """Steps that an image takes: a code each, whatever was asked for."""
+        return self.positions
+
     @property
     def elements(self) -> int:
         """Numbers that one image's loss is a sum over: its codes."""
@@ -269,6 +273,10 @@ class FlowGenerationConfig:
         """Language-model positions of one step: the time, then the latent tokens."""
         height, width = self.latent_size
         return 1 + (height // self.encoder.stride) * (width // self.encoder.stride)
+
+    def steps(self, asked: int) -> int:
+        """Steps that an image takes: as many as were asked for."""
+        return asked
 
     @property
     def elements(self) -> int:

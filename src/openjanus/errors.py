@@ -24,6 +24,10 @@ class PromptError(JanusError):
     """A prompt, or an option of a request, is outside what the model allows."""
 
 
+class EngineError(JanusError):
+    """A request cannot be taken or finished: too little memory, or too late."""
+
+
 class TrainingError(JanusError):
     """A training run cannot go on: a loss that is no number, a full disk, too little memory."""
 

@@ -1,6 +1,7 @@
 """A loaded model, as people use it: ask about images, paint images."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -9,10 +10,11 @@ from PIL import Image
 
 from openjanus.checkpoints.load import load_checkpoint
 from openjanus.device import pick_device, pick_dtype
-from openjanus.engine.images import Picture, paint
-from openjanus.engine.text import answer
+from openjanus.engine.engine import Engine
+from openjanus.engine.request import Failed, Finished, ImageRequest, Picture, Piece, Progress, TextRequest
 from openjanus.errors import PromptError
 from openjanus.models.janus import JanusModel
+from openjanus.models.randomness import fresh_seed
 from openjanus.processing.prompts import Processor
 from openjanus.types import ImageOptions, ImageSource, Message, TextOptions
 
@@ -25,6 +27,14 @@ class Janus:
         self.processor = processor
         self.name = name
         self.untrained = untrained
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """What runs this model; made when it is first wanted."""
+        if self._engine is None or (self._engine.model, self._engine.processor) != (self.model, self.processor):
+            self._engine = Engine(self.model, self.processor)
+        return self._engine
 
     @overload
     def understand(self, question: str, images: Any = ..., *, stream: Literal[True], **settings: Any) -> Iterator[str]: ...
@@ -66,19 +76,15 @@ class Janus:
             raise PromptError(f"{len(questions)} questions came with {len(groups)} lists of images; give one list a question")
         messages = [[*system, Message("user", text, group)] for text, group in zip(questions, groups, strict=True)]
         prompts = [self.processor.understanding_prompt(conversation) for conversation in messages]
-        if not prompts:
-            return []
-        steps = answer(self.model, self.processor.tokenizer, prompts, options)
-        return ["".join(pieces).strip() for pieces in zip(*steps, strict=True)]
+        return [answer.text for answer in self._finish([TextRequest(prompt, options) for prompt in prompts])]
 
     def chat(self, messages: Sequence[Message], options: TextOptions | None = None) -> Iterator[str]:
         """Pieces of the answer to a conversation that ends with the user's turn; earlier turns and their images count.
 
         A system message at its head stands instead of the template's own system prompt.
         """
-        prompt = self.processor.understanding_prompt(messages)
-        steps = answer(self.model, self.processor.tokenizer, [prompt], options or TextOptions())
-        return (piece for (piece,) in steps if piece)
+        request = TextRequest(self.processor.understanding_prompt(messages), options or TextOptions())
+        return (event.text for event in self._events([request]) if isinstance(event, Piece))
 
     def generate(
         self,
@@ -103,7 +109,34 @@ class Janus:
     ) -> list[Picture]:
         """As `generate`, with what each picture takes to be painted again: its prompt, seed and settings."""
         texts = _texts(prompt, "prompt")
-        return paint(self.model, self.processor, texts, options, progress) if texts else []
+        # One seed for all prompts, so that a picture does not depend on what it is painted beside.
+        options = replace(options, seed=fresh_seed() if options.seed is None else options.seed)
+        results = self._finish([ImageRequest(text, options) for text in texts], progress)
+        return [picture for pictures in results for picture in pictures]
+
+    def _finish(self, requests: Sequence[Any], progress: Callable[[int, int], None] = lambda done, steps: None) -> list[Any]:
+        """The results of requests that run together, in order; progress counts the steps that every picture has done."""
+        results: dict[int, Any] = {}
+        done: dict[tuple[int, int], int] = {}
+        pictures = sum(request.options.n for request in requests if isinstance(request, ImageRequest))
+        told = 0
+        for event in self._events(requests):
+            if isinstance(event, Finished):
+                results[event.request] = event.result
+            elif isinstance(event, Progress):
+                done[event.request, event.image] = event.done
+                mean = sum(done.values()) // pictures
+                if mean > told:
+                    told = mean
+                    progress(told, event.steps)
+        return [results[number] for number in sorted(results)]
+
+    def _events(self, requests: Sequence[Any]) -> Iterator[Any]:
+        """What becomes of requests that run together; the first failure is raised."""
+        for event in self.engine.run(requests):
+            if isinstance(event, Failed):
+                raise event.error
+            yield event
 
 
 def load(name: str | Path = "janus-tiny", device: str | torch.device = "auto", dtype: str | torch.dtype | None = None) -> Janus:

@@ -44,25 +44,6 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Prompts as left-padded rows of one batch.
-
-    ids: int64 [R, T]; attended: bool [R, T], false where no later position may look (padding);
-    positions: int64 [R, T], rotary positions; slots: bool [R, T]; pixels: float32 [N, 3, S, S], images in row order.
-    """
-
-    ids: "torch.Tensor"
-    attended: "torch.Tensor"
-    positions: "torch.Tensor"
-    slots: "torch.Tensor"
-    pixels: "torch.Tensor"
-
-    def to(self, device: "torch.device") -> "Rows":
-        """The same rows on a device."""
-        return Rows(**{name: tensor.to(device) for name, tensor in vars(self).items()})
-
-
-@dataclass(frozen=True)
 class TrainingBatch:
     """Documents packed into rows, ready to learn from.
 

@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 
 import tiny
-from openjanus.engine.images import paint
-from openjanus.engine.randomness import source, uniforms
-from openjanus.engine.text import answer
+from openjanus.engine.request import Answer, Finished, TextRequest
 from openjanus.errors import CheckpointError, PromptError
 from openjanus.janus import Janus
+from openjanus.models.llama import Llama
+from openjanus.models.randomness import source
 from openjanus.models.sampling import guide, pick
 from openjanus.processing.images import to_images
-from openjanus.processing.prompts import collate
 from openjanus.types import ImageOptions, Message, Prompt, TextOptions
+from plain import collate, embed
 
 
 def picture(seed: int = 0) -> Image.Image:
@@ -33,11 +33,18 @@ def questions(janus: Janus) -> list[Prompt]:
     return [janus.processor.understanding_prompt([message]) for message in messages]
 
 
+def answers(janus: Janus, prompts: list[Prompt], options: TextOptions) -> list[Answer]:
+    """The answers to prompts that run together, in order."""
+    events = janus.engine.run([TextRequest(prompt, options) for prompt in prompts])
+    found = {event.request: event.result for event in events if isinstance(event, Finished)}
+    return [found[number] for number in sorted(found)]
+
+
 def tokens_by_full_forwards(janus: Janus, prompt: Prompt, options: TextOptions) -> list[int]:
     """The plainest loop there is: no cache, no batch, the whole sequence again for every token."""
     rows = collate([prompt], janus.processor.tokenizer.pad)
-    draws = uniforms([options.seed or 0], options.max_tokens)
-    embeddings, tokens = janus.model.embed(rows), []
+    draws = torch.from_numpy(source(options.seed or 0).random((1, options.max_tokens), dtype=np.float32))
+    embeddings, tokens = embed(janus.model, rows), []
     for step in range(options.max_tokens):
         positions = torch.arange(embeddings.shape[1])[None]
         hidden = janus.model.language(embeddings, positions)
@@ -54,10 +61,9 @@ def tokens_by_full_forwards(janus: Janus, prompt: Prompt, options: TextOptions) 
 def test_batched_padded_cached_text_equals_one_at_a_time_full_forwards(janus: Janus, options: TextOptions):
     prompts = questions(janus)
     assert len({len(prompt) for prompt in prompts}) == 3
-    steps = answer(janus.model, janus.processor.tokenizer, prompts, options)
-    together = ["".join(pieces) for pieces in zip(*steps, strict=True)]
+    together = [answer.text for answer in answers(janus, prompts, options)]
     plain = [janus.processor.tokenizer.decode(tokens_by_full_forwards(janus, prompt, options)) for prompt in prompts]
-    assert together == plain
+    assert together == [text.strip() for text in plain]
     assert len(set(plain)) == 3, "the prompts should lead to different answers, or this test shows nothing"
 
 
@@ -87,7 +93,7 @@ def codes_by_full_forwards(janus: Janus, text: str, options: ImageOptions) -> np
 def test_batched_padded_cached_codes_equal_one_at_a_time_full_forwards(options: ImageOptions):
     janus = tiny.tiny_janus("janus")
     texts = ["a red cube", "two blue balls and a green star on a table"]
-    pictures = paint(janus.model, janus.processor, texts, options)
+    pictures = janus.paint(texts, options)
     for picture_, text in zip(pictures, texts, strict=True):
         codes = codes_by_full_forwards(janus, text, options)
         with torch.inference_mode():
@@ -117,7 +123,7 @@ def test_batched_padded_cached_flow_equals_one_at_a_time_full_forwards():
     janus = tiny.tiny_janus("janusflow")
     texts = ["a red cube", "two blue balls and a green star on a table"]
     options = ImageOptions(seed=3, guidance=3.0, steps=4)
-    pictures = paint(janus.model, janus.processor, texts, options)
+    pictures = janus.paint(texts, options)
     for picture_, text in zip(pictures, texts, strict=True):
         with torch.inference_mode():
             pixels = janus.model.generation.decode(latent_by_full_forwards(janus, text, options))
@@ -141,21 +147,17 @@ def test_a_sampled_answer_does_not_change_with_its_neighbours(variant: str, dtyp
     janus.model = copy.deepcopy(janus.model).to(dtype)
     options = TextOptions(24, temperature=1.5, seed=3)
     prompts = questions(janus)
-    steps = answer(janus.model, janus.processor.tokenizer, prompts, options)
-    together = ["".join(pieces) for pieces in zip(*steps, strict=True)]
-    alone = ["".join(p for (p,) in answer(janus.model, janus.processor.tokenizer, [prompt], options)) for prompt in prompts]
-    assert together == alone
+    alone = [answer for prompt in prompts for answer in answers(janus, [prompt], options)]
+    assert answers(janus, prompts, options) == alone
 
 
 def test_guidance_1_leaves_the_blank_rows_out_and_gives_the_conditional_image(janus: Janus, monkeypatch: pytest.MonkeyPatch):
     almost = janus.generate("a red cube", seed=0, guidance=1.0 + 1e-6, steps=3)[0]
     rows = []
-    forward = type(janus.model.language).forward
-    monkeypatch.setattr(
-        type(janus.model.language), "forward", lambda self, x, *rest: (rows.append(len(x)), forward(self, x, *rest))[1]
-    )
+    step = Llama.step
+    monkeypatch.setattr(Llama, "step", lambda self, x, spans, cache: (rows.extend(spans), step(self, x, spans, cache))[1])
     plain = janus.generate("a red cube", seed=0, guidance=1.0, steps=3)[0]
-    assert set(rows) == {1}
+    assert {(span.lanes.start, span.lanes.stop) for span in rows} == {(0, 1)}
     assert np.abs(np.asarray(plain).astype(int) - np.asarray(almost)).max() <= 1
 
 
@@ -205,9 +207,11 @@ def test_every_number_format_runs_end_to_end(variant: str, dtype: torch.dtype):
 def test_an_answer_ends_where_the_context_ends(janus: Janus):
     prompt = janus.processor.understanding_prompt([Message("user", "word " * 60)])
     janus.processor.tokenizer.eos, eos = -1, janus.processor.tokenizer.eos
-    steps = list(answer(janus.model, janus.processor.tokenizer, [prompt], TextOptions(max_tokens=10**6)))
+    (made,) = answers(janus, [prompt], TextOptions(max_tokens=10**6))
     janus.processor.tokenizer.eos = eos
-    assert 0 < len(steps) <= janus.model.config.language.max_position_embeddings - len(prompt) + 2
+    assert made.prompt_tokens == len(prompt)
+    assert len(made.ids) == janus.model.config.language.max_position_embeddings - len(prompt) + 1
+    assert made.reason == "length"
 
 
 def test_what_does_not_fit_the_context_is_refused_with_both_numbers(janus: Janus):

@@ -3,7 +3,7 @@
 import torch
 
 import tiny
-from openjanus.models.attention import Documents, attend, cache_mask, causal_mask, rotary, rotate
+from openjanus.models.attention import Documents, Packed, attend, causal_mask, entry_mask, rotary, rotate
 from openjanus.models.cache import STRIDE, KeyValueCache
 
 
@@ -44,22 +44,43 @@ def test_rotary_angles_are_exact_at_late_positions_in_half_precision():
     torch.testing.assert_close(half.float(), exact, rtol=0, atol=1 / 256)
 
 
-def test_cached_positions_see_what_is_attended_up_to_their_own_place():
-    attended = torch.tensor([[True, True, True, True], [True, False, True, True]])
-    mask = cache_mask(attended, torch.tensor([[1, 2], [2, 3]]))[:, 0].int().tolist()
-    assert mask[0] == [[1, 1, 0, 0], [1, 1, 1, 0]]
-    assert mask[1] == [[1, 0, 1, 0], [1, 0, 1, 1]]
+def test_a_new_position_sees_the_entries_up_to_its_own():
+    mask = entry_mask(torch.tensor([[1, 2], [2, 3]]), upto=4)[:, 0].int().tolist()
+    assert mask == [[[1, 1, 0, 0], [1, 1, 1, 0]], [[1, 1, 1, 0], [1, 1, 1, 1]]]
 
 
-def test_the_cache_keeps_each_row_at_its_own_positions_and_writes_over_them():
+def filled(cache: KeyValueCache) -> torch.Tensor:
+    """Three lanes, written twice in places."""
     config = tiny.CONFIGS["janus"].language
-    cache = KeyValueCache(config, rows=2, capacity=4, device=torch.device("cpu"), dtype=torch.float32)
-    assert cache.capacity == STRIDE, "room comes in whole strides"
     ones = torch.ones(2, config.kv_heads, 2, config.head_size)
-    cache.write(0, torch.tensor([[0, 1], [1, 2]]), ones, ones, upto=4)
-    keys, values = cache.write(0, torch.tensor([[1, 2], [2, 3]]), ones * 2, ones * 3, upto=4)
-    assert keys[:, 0, :, 0].tolist() == [[1, 2, 2, 0], [0, 1, 2, 2]]
-    assert values[:, 0, :, 0].tolist() == [[1, 3, 3, 0], [0, 1, 3, 3]]
+    cache.write(0, slice(0, 2), torch.tensor([[0, 1], [1, 2]]), ones, ones, upto=4)
+    keys, values = cache.write(0, slice(1, 3), torch.tensor([[1, 2], [2, 3]]), ones * 2, ones * 3, upto=4)
+    assert torch.equal(keys.sign(), values.sign())
+    return cache.keys[0, :, 0, :4, 0]
+
+
+def test_the_cache_keeps_each_lane_at_its_own_entries_and_writes_over_them():
+    cache = KeyValueCache(tiny.CONFIGS["janus"].language, 3, 4, torch.device("cpu"), torch.float32)
+    assert cache.entries == STRIDE - 1, "room comes in whole strides, one entry of which is nobody's"
+    assert filled(cache).tolist() == [[1, 1, 0, 0], [0, 2, 2, 0], [0, 0, 2, 2]]
+
+
+def test_the_cache_grows_and_copies_what_it_holds():
+    cache = KeyValueCache(tiny.CONFIGS["janus"].language, 3, 4, torch.device("cpu"), torch.float32)
+    held = filled(cache).clone()
+    cache.grow(5, 2 * STRIDE)
+    assert (cache.lanes, cache.entries) == (5, 3 * STRIDE - 1)
+    assert torch.equal(cache.keys[0, :3, 0, :4, 0], held)
+    cache.copy(2, 4, entries=3)
+    assert cache.keys[0, 4, 0, :4, 0].tolist() == [0, 0, 2, 0]
+    assert cache.values[0, 4, 0, :4, 0].tolist() == [0, 0, 3, 0]
+
+
+def test_packed_groups_come_apart_and_together_again():
+    packed, x = Packed(((3, 1), (1, 4), (2, 2))), torch.arange(22.0).view(11, 2)
+    groups = packed.take_apart(x)
+    assert [group.shape for group in groups] == [(3, 1, 2), (1, 4, 2), (2, 2, 2)]
+    assert torch.equal(packed.put_together(groups), x)
 
 
 def test_documents_come_apart_and_together_again():

@@ -7,9 +7,9 @@ import torch
 
 import tiny
 from openjanus.config import LanguageConfig
-from openjanus.models.attention import cache_mask, causal_mask
+from openjanus.models.attention import causal_mask
 from openjanus.models.cache import KeyValueCache
-from openjanus.models.llama import Llama
+from openjanus.models.llama import Llama, Span
 
 CONFIG = tiny.CONFIGS["janus"].language
 
@@ -18,17 +18,24 @@ def _run(model: Llama, ids: torch.Tensor) -> torch.Tensor:
     return model(model.embed(ids), torch.arange(ids.shape[1]).expand_as(ids))
 
 
-def test_a_cached_run_in_pieces_equals_the_full_run():
+def test_lanes_that_run_side_by_side_and_in_pieces_equal_full_runs():
     model = tiny.tiny_model("janus").language
     ids = torch.arange(24).view(2, 12) * 7 % 300
     whole = _run(model, ids)
-    cache = KeyValueCache(CONFIG, 2, 12, torch.device("cpu"), torch.float32)
-    pieces = []
-    for start, end in ((0, 5), (5, 6), (6, 12)):
-        positions = torch.arange(start, end).expand(2, -1)
-        mask = cache_mask(torch.ones(2, cache.capacity, dtype=torch.bool), positions)
-        pieces.append(model(model.embed(ids[:, start:end]), positions, mask, cache))
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=0, atol=1e-5)
+    cache = KeyValueCache(CONFIG, 3, 12, torch.device("cpu"), torch.float32)
+
+    def span(lane: int, start: int, end: int) -> Span:
+        places = torch.arange(start, end)[None]
+        return Span(slice(lane, lane + 1), places, places, upto=12)
+
+    # Lane 2 reads five tokens, then lane 0 reads all but one beside its next three, then both take what is left, lane 1 idle.
+    model.step(model.embed(ids[1, :5]), [span(2, 0, 5)], cache)
+    model.step(model.embed(torch.cat((ids[0, :11], ids[1, 5:8]))), [span(0, 0, 11), span(2, 5, 8)], cache)
+    model.step(model.embed(ids[1, 8:11]), [span(2, 8, 11)], cache)
+    last = torch.tensor([[11], [cache.nowhere], [11]])
+    x = model.embed(torch.stack((ids[0, 11], ids[0, 0], ids[1, 11])))
+    hidden = model.step(x, [Span(slice(0, 3), last, last, upto=12)], cache)
+    torch.testing.assert_close(hidden[[0, 2]], whole[:, 11], rtol=0, atol=1e-5)
 
 
 def test_left_padding_changes_nothing_and_never_gives_nan():

@@ -16,19 +16,21 @@ from goldens import FIXTURES, fixture, part
 from openjanus.checkpoints.layouts import DEEPSEEK, DEEPSEEK_FLOW, VAE_PREFIX, Layout, slots
 from openjanus.checkpoints.schema import parse_published
 from openjanus.config import VAEConfig
-from openjanus.engine.images import paint
-from openjanus.engine.loop import decode
-from openjanus.engine.text import answer
+from openjanus.engine.engine import Engine
+from openjanus.engine.request import Finished, ImageRequest, TextRequest
 from openjanus.janus import Janus
+from openjanus.models import flow_generation
 from openjanus.models.attention import causal_mask
 from openjanus.models.decoding import TextDecoding
+from openjanus.models.flow_generation import FlowDecoding
 from openjanus.models.janus import JanusModel
 from openjanus.models.sampling import guide
 from openjanus.processing.chat import ChatFormat
 from openjanus.processing.images import ImageProcessor, ImageProcessorConfig, to_images
-from openjanus.processing.prompts import Processor, collate
+from openjanus.processing.prompts import Processor
 from openjanus.processing.tokenizer import Tokenizer
-from openjanus.types import ImageOptions, Message, Prompt, Rows, TextOptions
+from openjanus.types import ImageOptions, Message, Prompt, TextOptions
+from plain import Rows, collate, embed
 
 
 def close(ours: Tensor, golden: Tensor, tolerance: float) -> None:
@@ -130,7 +132,7 @@ def test_embeddings_and_logits_of_a_padded_batch_with_images(golden):
     rows = collate(prompts(janus, meta), janus.processor.tokenizer.pad)
     # The golden forward ran at positions 0..T-1 whatever the padding.
     positions = torch.arange(rows.ids.shape[1]).expand_as(rows.ids)
-    embeddings = janus.model.embed(rows)
+    embeddings = embed(janus.model, rows)
     hidden = janus.model.language(embeddings, positions, causal_mask(rows.attended, rows.ids.shape[1]))
     logits = janus.model.language.logits(hidden)
     own = rows.attended
@@ -140,30 +142,28 @@ def test_embeddings_and_logits_of_a_padded_batch_with_images(golden):
         close(hidden[own], tensors["aux.final_norm_hidden"][own], 2e-5)
 
 
-def test_greedy_answers_are_the_golden_ids(golden):
+def test_greedy_answers_are_the_golden_ids(golden, monkeypatch):
     janus, meta, tensors = golden
     sequences = tensors["out.generate.sequences"]
-    rows = collate(prompts(janus, meta), janus.processor.tokenizer.pad)
-    options = TextOptions(max_tokens=sequences.shape[1])
-    draws = torch.zeros(2, options.max_tokens)
-    tokens: list[list[int | None]] = []
     logits: list[Tensor] = []
-    language, eos = janus.model.language, janus.processor.tokenizer.eos
+    take = TextDecoding.take
 
-    class Watched(TextDecoding):
-        def take(self, hidden: Tensor) -> None:
-            logits.append(language.logits(hidden[:, -1]))
-            super().take(hidden)
+    def watched(self: TextDecoding, lanes: Tensor, hidden: Tensor, uniform: Tensor) -> Tensor:
+        logits.append(janus.model.language.logits(hidden[:, -1]))
+        return take(self, lanes, hidden, uniform)
 
-    for step in decode(janus.model, rows, lambda _: Watched(language, rows.ids[:, -1], options, draws, eos)):
-        tokens.append(step.newest)
-    assert torch.tensor(tokens).T.tolist() == sequences.tolist()
-    if "out.generate.step_logits" in tensors:
-        close(torch.stack(logits, dim=1), tensors["out.generate.step_logits"], 1e-4)
-    # And through the words: the facade's answers are those ids decoded.
-    steps = answer(janus.model, janus.processor.tokenizer, prompts(janus, meta), options)
-    expected = [janus.processor.tokenizer.decode(row) for row in sequences.tolist()]
-    assert ["".join(pieces) for pieces in zip(*steps, strict=True)] == expected
+    monkeypatch.setattr(TextDecoding, "take", watched)
+    options = TextOptions(max_tokens=sequences.shape[1])
+    events = Engine(janus.model, janus.processor).run([TextRequest(prompt, options) for prompt in prompts(janus, meta)])
+    answers = [event.result for event in events if isinstance(event, Finished)]
+    assert [list(answer.ids) for answer in answers] == sequences.tolist()
+    assert [answer.text for answer in answers] == [janus.processor.tokenizer.decode(row).strip() for row in sequences.tolist()]
+    if "out.generate.step_logits" not in tensors:
+        return
+    for prompt, expected in zip(prompts(janus, meta), tensors["out.generate.step_logits"], strict=True):
+        logits.clear()
+        list(Engine(janus.model, janus.processor).run([TextRequest(prompt, options)]))
+        close(torch.cat(logits), expected, 1e-4)
 
 
 def test_a_text_without_image_slots_is_embedded_by_the_table_alone(janus):
@@ -176,7 +176,7 @@ def test_one_prompt_alone_has_the_golden_embeddings_and_logits(janus):
     loaded, meta, tensors = janus
     rows = collate(prompts(loaded, meta)[:1], loaded.processor.tokenizer.pad)
     assert torch.equal(rows.ids, tensors["in.single.input_ids"])
-    embeddings = loaded.model.embed(rows)
+    embeddings = embed(loaded.model, rows)
     close(embeddings, tensors["out.single.inputs_embeds"], 2e-5)
     hidden = loaded.model.language(embeddings, rows.positions)
     close(loaded.model.language.logits(hidden), tensors["out.single.logits"], 1e-4)
@@ -195,7 +195,7 @@ def test_layers_give_the_golden_intermediates(janus):
     seen: list[Tensor] = []
     hook = loaded.model.language.model.layers[0].register_forward_hook(lambda *parts: seen.append(parts[2]))
     positions = torch.arange(rows.ids.shape[1]).expand_as(rows.ids)
-    loaded.model.language(loaded.model.embed(rows), positions, causal_mask(rows.attended, rows.ids.shape[1]))
+    loaded.model.language(embed(loaded.model, rows), positions, causal_mask(rows.attended, rows.ids.shape[1]))
     hook.remove()
     close(seen[0][rows.attended], tensors["aux.hidden_after_layer0"][rows.attended], 2e-5)
 
@@ -245,7 +245,7 @@ def step_through_codes(janus: Janus, meta: dict[str, Any], choose: Any) -> Itera
     """Conditional/blank logits [4, 64] and guided ones [2, 64] of every step, `choose` picking the codes [2]."""
     model, generation = janus.model, janus.model.generation
     rows = generation_rows(janus, meta, copies=2)
-    embeddings = model.embed(rows)
+    embeddings = embed(model, rows)
     for step in range(meta["generation"]["n_tokens"]):
         positions = torch.arange(embeddings.shape[1]).expand(4, -1)
         logits = generation.logits(model.language(embeddings, positions)[:, -1])
@@ -280,7 +280,7 @@ def test_likeliest_codes_their_logits_and_the_image_are_golden(janus):
     # The same codes and the same image by the engine, cached, at temperature 0.
     options = ImageOptions(n=2, seed=0, temperature=0.0, guidance=meta["generation"]["cfg_weight"])
     words = meta["generation"]["prompt"].split(": ", 1)[1].split("\n\n")[0]
-    pictures = paint(loaded.model, loaded.processor, [words], options)
+    pictures = loaded.paint(words, options)
     close(loaded.model.generation.decode(tensors["out.gen.argmax_tokens"].long()), tensors["out.gen.decoded"], 2e-5)
     for picture, image in zip(pictures, tensors["out.gen.decoded_uint8"].numpy(), strict=True):
         assert np.abs(np.asarray(picture.image).astype(int) - image).max() <= 1
@@ -325,23 +325,32 @@ class GivenNoise:
         return self.noise.numpy().astype(dtype)
 
 
-def test_the_flow_follows_the_golden_trajectory(flow):
+def test_the_flow_follows_the_golden_trajectory(flow, monkeypatch):
     loaded, meta, tensors = flow
-    generation, rows = loaded.model.generation, generation_rows(loaded, meta, copies=2)
-    options = ImageOptions(guidance=meta["generation"]["cfg_weight"], steps=meta["generation"]["steps"])
-    noise: Any = [GivenNoise(z) for z in tensors["in.gen.z0"]]
+    words = meta["generation"]["prompt"].split(": ", 1)[1].split("\n\n")[0]
+    settings = meta["generation"]
+    options = ImageOptions(n=2, seed=0, guidance=settings["cfg_weight"], steps=settings["steps"])
+    latents: list[Tensor] = []
+    take = FlowDecoding.take
+
+    def watched(self: FlowDecoding, lanes: Tensor, hidden: Tensor, paired: Tensor | None) -> None:
+        take(self, lanes, hidden, paired)
+        latents.append(self.latent[lanes])
+
+    monkeypatch.setattr(FlowDecoding, "take", watched)
+    monkeypatch.setattr(flow_generation, "source", lambda seed: GivenNoise(tensors["in.gen.z0"][seed]))
     close(tensors["out.gen.trajectory"][0], tensors["in.gen.z0"], 0)
-    steps = decode(loaded.model, rows, lambda begin: generation.start(begin, options, noise))
-    for step, decoding in enumerate(steps):
-        close(decoding.latent, tensors["out.gen.trajectory"][step + 1], 2e-5)
-    assert step + 1 == options.steps
+    for _ in Engine(loaded.model, loaded.processor).run([ImageRequest(words, options)]):
+        pass
+    assert len(latents) == options.steps
+    close(torch.stack(latents), tensors["out.gen.trajectory"][1:], 2e-5)
 
 
 def test_single_flow_steps_give_the_golden_time_embeddings_and_velocities(flow):
     loaded, meta, tensors = flow
     model, generation = loaded.model, loaded.model.generation
     rows = generation_rows(loaded, meta, copies=2)
-    text = model.embed(rows)[:, :-1]
+    text = embed(model, rows)[:, :-1]
     attended = tensors["out.gen.attention_mask"].bool()
     for step, latent in enumerate(tensors["out.gen.trajectory"][:-1]):
         tokens, skip, time = generation.encode(latent, torch.full((2,), step / meta["generation"]["steps"]))

@@ -9,9 +9,10 @@ from PIL import Image
 from goldens import FIXTURES, fixture
 from openjanus.processing.chat import SYSTEM_PROMPT, TEMPLATES, ChatFormat, join_turns, render_turns
 from openjanus.processing.images import ImageProcessor, ImageProcessorConfig, open_image, to_images
-from openjanus.processing.prompts import Processor, collate
+from openjanus.processing.prompts import Processor
 from openjanus.processing.tokenizer import FLOW_TAGS, GENERATION_START, Tokenizer
 from openjanus.types import Message
+from plain import collate
 
 PRO = ("<|User|>", "<|Assistant|>")
 JANUS = ("User", "Assistant")

@@ -31,19 +31,20 @@ from openjanus.config import (
     UnderstandingConfig,
     VQConfig,
 )
-from openjanus.engine.images import paint
-from openjanus.engine.loop import decode
-from openjanus.engine.randomness import source
+from openjanus.engine.engine import Engine
+from openjanus.engine.request import Finished, ImageRequest, TextRequest
+from openjanus.janus import Janus
 from openjanus.models.attention import causal_mask
-from openjanus.models.decoding import TextDecoding
 from openjanus.models.janus import JanusModel
 from openjanus.models.sampling import guide
+from openjanus.models.token_generation import CodeDecoding
 from openjanus.models.vq import VQTokenizer
 from openjanus.processing.chat import ChatFormat
 from openjanus.processing.images import ImageProcessor, ImageProcessorConfig, to_images
-from openjanus.processing.prompts import Processor, collate
+from openjanus.processing.prompts import Processor
 from openjanus.processing.tokenizer import Tokenizer
 from openjanus.types import ImageOptions, Message, Prompt, TextOptions
+from plain import collate, embed
 from tiny import TOKENIZER
 
 transformers = pytest.importorskip("transformers", reason="transformers, which is compared with, is not installed")
@@ -223,20 +224,18 @@ def our_logits(pair: Pair, prompts: list[Prompt]) -> tuple[Tensor, Tensor]:
     """Text logits [R, T, vocabulary] and which of the positions are no padding, bool [R, T]."""
     rows = collate(prompts, PAD)
     mask = causal_mask(rows.attended, rows.ids.shape[1])
-    hidden = pair.ours.language(pair.ours.embed(rows), rows.positions, mask)
+    hidden = pair.ours.language(embed(pair.ours, rows), rows.positions, mask)
     return pair.ours.language.logits(hidden), rows.attended
 
 
 def our_tokens(pair: Pair, prompts: list[Prompt], count: int, eos: int = EOS) -> list[list[int]]:
-    """Greedy tokens of every prompt, through the engine's loop."""
-    rows = collate(prompts, PAD)
-    draws = torch.zeros(len(prompts), count)
-    start = functools.partial(TextDecoding, pair.ours.language, rows.ids[:, -1], TextOptions(count), draws, eos)
-    made: list[list[int]] = [[] for _ in prompts]
-    for decoding in decode(pair.ours, rows, lambda _: start()):
-        for tokens, token in zip(made, decoding.newest, strict=True):
-            tokens.extend([] if token is None else [token])
-    return made
+    """Greedy tokens of every prompt, through the engine."""
+    tokenizer = pair.processor.tokenizer
+    tokenizer.eos, before = eos, tokenizer.eos
+    events = Engine(pair.ours, pair.processor).run([TextRequest(prompt, TextOptions(count)) for prompt in prompts])
+    made = {event.request: list(event.result.ids) for event in events if isinstance(event, Finished)}
+    tokenizer.eos = before
+    return [made[number] for number in range(len(prompts))]
 
 
 def their_tokens(pair: Pair, prompts: list[Prompt], count: int, eos: int = EOS) -> list[list[int]]:
@@ -248,12 +247,21 @@ def their_tokens(pair: Pair, prompts: list[Prompt], count: int, eos: int = EOS) 
 
 
 def our_codes(pair: Pair, texts: list[str], guidance: float) -> list[list[int]]:
-    """Likeliest codes of an image of each text, through the engine's loop."""
-    prompts = [pair.processor.generation_prompt(text) for text in texts]
-    rows = collate([*prompts, *map(pair.processor.blank, prompts)] if guidance != 1 else prompts, PAD)
-    options, chance = ImageOptions(guidance=guidance, temperature=0.0), [source(0) for _ in texts]
-    *_, last = decode(pair.ours, rows, lambda begin: pair.ours.generation.start(begin, options, chance))
-    return last.codes.tolist()
+    """Likeliest codes of an image of each text, through the engine."""
+    engine = Engine(pair.ours, pair.processor)
+    options = ImageOptions(guidance=guidance, temperature=0.0, seed=0)
+    seen: dict[int, list[int]] = {}
+    pixels, lanes = CodeDecoding.pixels, len(texts) * (1 if guidance == 1 else 2)
+
+    def watched(self: CodeDecoding, lane: int) -> Tensor:
+        seen[lane] = self.codes[lane].tolist()
+        return pixels(self, lane)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CodeDecoding, "pixels", watched)
+        list(engine.run([ImageRequest(text, options) for text in texts]))
+    assert set(seen) <= set(range(lanes))
+    return [seen[lane] for lane in sorted(seen)]
 
 
 @contextmanager
@@ -414,7 +422,7 @@ def test_pixels_become_the_same_bytes() -> None:
 @torch.no_grad()
 def test_painted_images_are_equal_to_the_byte_but_where_a_level_is_whole(pair: Pair) -> None:
     texts = ["a red cube", "two blue balls and a green star"]
-    ours = [np.asarray(painted.image) for painted in paint(pair.ours, pair.processor, texts, ImageOptions(temperature=0.0))]
+    ours = [np.asarray(painted.image) for painted in Janus(pair.ours, pair.processor).paint(texts, ImageOptions(temperature=0.0))]
     codes = their_codes(pair, [pair.processor.generation_prompt(text) for text in texts], guidance_scale=5.0)
     pixels = pair.theirs.decode_image_tokens(codes).movedim(-1, 1)
     theirs = their_image_processor(pair.image_size).postprocess(list(pixels), return_tensors="PIL.Image.Image")["pixel_values"]

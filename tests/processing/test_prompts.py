@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from openjanus.errors import ImageError, PromptError
-from openjanus.processing.prompts import Processor, collate
+from openjanus.processing.prompts import Processor
 from openjanus.processing.tokenizer import GENERATION_START, IMAGE
 from openjanus.types import Message, Prompt
 
@@ -171,33 +171,3 @@ def test_a_blank_prompt_has_no_images(processor: Processor) -> None:
     blank = processor.blank(processor.understanding_prompt(ask("what?", RED)))
     assert not blank.slots.any()
     assert blank.pixels.shape == (0, 3, 8, 8)
-
-
-def test_rows_are_padded_on_the_left_and_count_from_their_first_token() -> None:
-    rows = collate([prompt_of([5, 6, 7, 8], [1, 2], images=1), prompt_of([9, 10])], pad_id=0)
-    assert rows.ids.tolist() == [[5, 6, 7, 8], [0, 0, 9, 10]]
-    assert rows.ids.dtype == rows.positions.dtype == torch.int64
-    assert rows.attended.tolist() == [[True] * 4, [False, False, True, True]]
-    assert rows.positions.tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
-    assert rows.slots.tolist() == [[False, True, True, False], [False] * 4]
-    assert rows.pixels.shape == (1, 3, 2, 2)
-
-
-def test_a_row_is_the_same_alone_and_among_longer_ones() -> None:
-    short = prompt_of([9, 10, 11], [0], images=1)
-    alone = collate([short], pad_id=0)
-    among = collate([prompt_of([1] * 9, [3], images=1), short], pad_id=0)
-    for name in ("ids", "attended", "positions", "slots"):
-        assert torch.equal(getattr(among, name)[1, 6:], getattr(alone, name)[0])
-    assert among.pixels[:, 0, 0, 0].tolist() == [1.0, 9.0]
-
-
-def test_tokens_that_are_not_attended_to_still_count_as_positions() -> None:
-    hidden = torch.tensor([True, False, False, True])
-    rows = collate([prompt_of([5, 0, 0, 8]), prompt_of([7, 8])], pad_id=0, attends=[hidden, torch.ones(2, dtype=torch.bool)])
-    assert rows.attended.tolist() == [[True, False, False, True], [False, False, True, True]]
-    assert rows.positions.tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
-
-
-def test_a_pad_token_within_a_prompt_is_attended_to() -> None:
-    assert collate([prompt_of([5, 0, 8])], pad_id=0).attended.all()

@@ -1,8 +1,9 @@
-"""The recipes that made the bundled models: their first hundred steps, and a step of every stage.
+"""The recipes that made the bundled models: their first hundred steps, and a step of every stage; the ablation's ends.
 
 The parts they start from lie in recipes/parts.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,3 +51,22 @@ def test_a_step_of_every_stage_ends_in_a_model_that_loads(name: str, size: int, 
     assert [line["stage"] for line in curve(tmp_path / "run")] == ["text", "adapt", "names", "pretrain", "tune"]
     assert result.final is not None
     assert load(result.final).generate("a red circle", seed=0)[0].size == (size, size)
+
+
+@pytest.mark.parametrize("name", ["ablation_decoupled", "ablation_shared", "ablation_single"])
+def test_an_ablation_ends_in_a_score(name: str, tmp_path: Path):
+    recipe = bundled(name)
+    stages = tuple(replace(stage, steps=1, batch=8) for stage in recipe.stages)
+    recipe = replace(recipe, stages=stages, settings=replace(recipe.settings, cases=1))
+    result = run(tmp_path / "run", recipe=recipe)
+    assert result.final is not None
+    report = json.loads((result.final / "report.json").read_text(encoding="utf-8"))
+    assert 0 <= report["overall"]["mean"] <= 1
+
+
+def test_the_ablations_differ_in_nothing_but_what_they_ask():
+    decoupled, shared, single = (bundled(f"ablation_{name}") for name in ("decoupled", "shared", "single"))
+    assert len({sum(stage.steps for stage in recipe.stages) for recipe in (decoupled, shared, single)}) == 1
+    assert [replace(stage, frozen=()) for stage in decoupled.stages] == [replace(stage, frozen=()) for stage in shared.stages]
+    assert replace(shared.settings, shared=False) == decoupled.settings == single.settings
+    assert single.stages == (replace(decoupled.stages[-1], steps=single.stages[0].steps),)

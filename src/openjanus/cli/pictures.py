@@ -7,7 +7,7 @@ from tempfile import NamedTemporaryFile
 
 from PIL.PngImagePlugin import PngInfo
 
-from openjanus.engine.images import Picture, metadata
+from openjanus.engine.request import Picture
 from openjanus.errors import ImageError
 
 
@@ -39,7 +39,7 @@ def save_pictures(pictures: Sequence[Picture], output: Path, model: str) -> list
     for picture in pictures:
         stem = output.stem if _is_file(output) else f"{_slug(picture.prompt)}_{picture.seed}"
         info = PngInfo()
-        for key, value in metadata(picture, model).items():
+        for key, value in picture.metadata(model).items():
             info.add_itxt(key, value)
         paths.append(_write(picture, folder, stem, info))
     return paths

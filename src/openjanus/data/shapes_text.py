@@ -156,7 +156,7 @@ def facts(rng: np.random.Generator, scene: Scene) -> list[str]:
     for first, second in permutations(named, 2):
         holds = relations(first, second)
         # On a diagonal both relations hold; a caption that names one of them is not held out by the other.
-        for relation in holds:
+        for relation in sorted(holds):
             if not pair(first, second, relation).held_out:
                 found.append(f"The {name(first)} is {_pick(rng, _RELATION_WORDINGS[relation])} the {name(second)}.")
     return [found[i] for i in rng.permutation(len(found))]

@@ -4,7 +4,7 @@ Dims: R rows, H heads, T new positions, S positions that may be looked at (cache
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -37,13 +37,39 @@ def causal_mask(attended: Tensor, new: int) -> Tensor:
     return ((key <= query) & attended[:, None, None, :]) | (key == query)
 
 
-def cache_mask(attended: Tensor, positions: Tensor) -> Tensor:
-    """What positions, int64 [R, T], may look at in a cache: bool [R, 1, T, S] for attended, bool [R, S].
+def entry_mask(entries: Tensor, upto: int) -> Tensor:
+    """What new positions at entries of a cache, int64 [R, T], may look at of its first `upto`: bool [R, 1, T, upto].
 
-    As `causal_mask`, with each row's new positions wherever they are.
+    All up to their own: entries are taken in order, and only by what may be looked at.
     """
-    key, query = torch.arange(attended.shape[1], device=attended.device), positions[:, None, :, None]
-    return ((key <= query) & attended[:, None, None, :]) | (key == query)
+    return torch.arange(upto, device=entries.device) <= entries[:, None, :, None]
+
+
+class Layout(Protocol):
+    """How positions that run through linear layers side by side are laid out for attention, in groups."""
+
+    def take_apart(self, x: Tensor) -> Sequence[Tensor]:
+        """All positions, [..., W], as groups of rows [R_g, T_g, W]."""
+
+    def put_together(self, groups: Sequence[Tensor]) -> Tensor:
+        """Groups of rows as all positions again."""
+
+
+class Packed(NamedTuple):
+    """Groups of rows one behind the other, without padding: positions [N, W]."""
+
+    shapes: tuple[tuple[int, int], ...]
+    """R_g and T_g of each group; N is the sum of their products."""
+
+    def take_apart(self, x: Tensor) -> list[Tensor]:
+        """[N, W] as groups [R_g, T_g, W], without a copy."""
+        groups = x.split([rows * new for rows, new in self.shapes])
+        return [group.view(*shape, -1) for group, shape in zip(groups, self.shapes, strict=True)]
+
+    def put_together(self, groups: Sequence[Tensor]) -> Tensor:
+        """Groups [R_g, T_g, W] as [N, W]."""
+        flat = [group.flatten(0, 1) for group in groups]
+        return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
 class Documents(NamedTuple):

@@ -1,13 +1,16 @@
-"""The one protocol by which text, code images and flow images are made, and its text implementation.
+"""The protocol by which text, code images and flow images are made, and its text implementation.
 
 Every kind runs the same way: the language model reads a prompt up to its last token; then, step by step, it is given `inputs`
-and its hidden states are handed to `take`, until `done`. The first step's input stands in the place of the prompt's last token:
-for text and codes it is that token, for a flow it is the time and the noisy latent.
+and its hidden states are handed to `take`. The first step's input stands in the place of the prompt's last token: for text and
+codes it is that token, for a flow it is the time and the noisy latent.
 
     kind    positions a step    kept in the cache    steps
     text    1                   yes                  up to max_tokens
     codes   1                   yes                  576
     flow    1 + 576             no (the latent moves on)    30
+
+A decoding holds the state of everything of its kind that is in the making, each in a lane: the number of the cache's lane that
+its (conditional) row runs in. Who joins and leaves changes nothing for the others. Dims: L lanes, M of them that take a step.
 """
 
 from typing import Protocol
@@ -16,79 +19,87 @@ import torch
 from torch import Tensor
 
 from openjanus.models.llama import Llama
-from openjanus.models.sampling import guide, pick
-from openjanus.types import TextOptions
+from openjanus.models.sampling import Sampling, guide
+from openjanus.types import ImageOptions, TextOptions
 
 
-class Decoding(Protocol):
-    """A batch of answers or images in the making; R rows of the language model."""
+class ImageDecoding(Protocol):
+    """The images that one model has in the making."""
 
-    keeps_positions: bool
-    steps: int
-    step: int  # steps done
-    room: int  # positions it needs in the cache, counted from the place of the prompt's last token
+    positions: int
+    """New positions of a row in a step."""
+    keeps: bool
+    """Whether the next step stands behind this one's positions; otherwise in their place."""
 
-    @property
-    def done(self) -> bool:
-        """Whether every row has all it needs."""
+    def join(self, lane: int, begin: Tensor, options: ImageOptions, seed: int) -> None:
+        """Begin an image behind a prompt whose last token is embedded as begin, [D]; all its chance comes from seed."""
 
-    def inputs(self) -> Tensor:
-        """Embeddings [R, S, D] of the next step's positions."""
+    def inputs(self, lanes: Tensor) -> Tensor:
+        """Embeddings [M, positions, D] of the next step of the images in lanes, int64 [M]."""
 
-    def take(self, hidden: Tensor) -> None:
-        """Move on by hidden states [R, S, D] of the positions `inputs` gave."""
+    def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None) -> None:
+        """Move the images in lanes, int64 [M], on by hidden states of the positions `inputs` gave.
 
+        hidden: [R, positions, D], the M conditional rows and behind them the blank rows of those that are guided. paired: which
+        of the M the blank rows belong to, int64 [R - M]; None if all, in order.
+        """
 
-class ImageDecoding(Decoding, Protocol):
-    """A batch of B images in the making; R is 2B when guided (conditional rows first, then blank ones), else B."""
+    def pixels(self, lane: int) -> Tensor:
+        """The image as it is now: [1, 3, H, W], about -1 to 1. In the middle of its making, the best guess at what it becomes."""
 
-    def pixels(self, image: int) -> Tensor:
-        """One image so far: [1, 3, H, W], about -1 to 1."""
+    def grow(self, lanes: int) -> None:
+        """Make room for so many lanes, more than before."""
 
 
 class TextDecoding:
-    """R answers in the making, one token of each a step. A row is finished by `eos`, by `finish`, or after max_tokens."""
+    """The answers that a model has in the making, a token each a step."""
 
-    keeps_positions = True
+    def __init__(self, language: Llama, lanes: int) -> None:
+        device = language.lm_head.weight.device
+        self._language = language
+        self._last = torch.zeros(lanes, dtype=torch.int64, device=device)
+        self._sampling = Sampling(lanes, device)
 
-    def __init__(self, language: Llama, last: Tensor, options: TextOptions, uniforms: Tensor, eos: int) -> None:
-        """last: int64 [R], each prompt's last token; uniforms: float32 [R, max_tokens] in [0, 1), one draw a token."""
-        self.steps = self.room = options.max_tokens
-        self.step = 0
-        self.finished = [False] * last.shape[0]
-        self.newest: list[int | None] = [None] * last.shape[0]  # each row's token of the last step, None when it is finished
-        self._language, self._last, self._options, self._uniforms, self._eos = language, last, options, uniforms, eos
+    def join(self, lane: int, last: int, options: TextOptions) -> None:
+        """Begin an answer behind a prompt whose last token is `last`."""
+        self._last[lane] = last
+        self._sampling.join(lane, options)
 
-    @property
-    def done(self) -> bool:
-        return self.step == self.steps or all(self.finished)
+    def inputs(self, lanes: Tensor) -> Tensor:
+        """Embeddings [M, 1, D] of the next step of the answers in lanes, int64 [M]."""
+        return self._language.embed(self._last[lanes][:, None])
 
-    def inputs(self) -> Tensor:
-        return self._language.embed(self._last[:, None])
+    def take(self, lanes: Tensor, hidden: Tensor, uniform: Tensor) -> Tensor:
+        """The next token of the answers in lanes, int64 [M], by hidden states [M, 1, D] and uniform numbers [M] in [0, 1)."""
+        tokens = self._sampling.pick(lanes, self._language.logits(hidden[:, -1]), uniform)
+        self._last[lanes] = tokens
+        return tokens
 
-    def take(self, hidden: Tensor) -> None:
-        options = self._options
-        logits = self._language.logits(hidden[:, -1])
-        self._last = pick(logits, self._uniforms[:, self.step], options.temperature, options.top_k, options.top_p)
-        self.step += 1
-        # The one synchronisation with the device of a text step: whether to stop is decided by the caller's side.
-        tokens = self._last.tolist()
-        self.finished = [done or token == self._eos for done, token in zip(self.finished, tokens, strict=True)]
-        self.newest = [None if done else token for done, token in zip(self.finished, tokens, strict=True)]
-
-    def finish(self, row: int) -> None:
-        """End a row early, at a stop string."""
-        self.finished[row] = True
+    def grow(self, lanes: int) -> None:
+        """Make room for so many lanes, more than before."""
+        self._last = widened(self._last, lanes)
+        self._sampling.grow(lanes)
 
 
-def guided(predictions: Tensor, images: int, guidance: float) -> Tensor:
-    """Predictions [B, ...] of `images` images from those of their rows: as they are if there are no blank rows, else guided."""
+def guided(predictions: Tensor, guidance: Tensor, paired: Tensor | None) -> Tensor:
+    """Predictions [M, ...] of M images from those of their rows, [R, ...] (see ImageDecoding.take); guidance: [M]."""
+    images = len(guidance)
     if len(predictions) == images:
         return predictions
-    conditional, blank = predictions.chunk(2)
-    return guide(conditional, blank, guidance)
+    conditional, blank = predictions[:images], predictions[images:]
+    scale = guidance.view(-1, *[1] * (predictions.dim() - 1))
+    if paired is None:
+        return guide(conditional, blank, scale)
+    return conditional.index_copy(0, paired, guide(conditional[paired], blank, scale[paired]))
 
 
-def repeat_rows(x: Tensor, rows: int) -> Tensor:
-    """x [B, ...] once, or twice one after the other, so that conditional and blank rows get the same: [rows, ...]."""
-    return x if x.shape[0] == rows else torch.cat((x, x))
+def with_pairs(x: Tensor, rows: int, paired: Tensor | None) -> Tensor:
+    """x [M, ...] of M images as that of their R rows, [R, ...]: blank rows get what their conditional ones get."""
+    if rows == len(x):
+        return x
+    return torch.cat((x, x if paired is None else x[paired]))
+
+
+def widened(x: Tensor, lanes: int) -> Tensor:
+    """x [L, ...] with zeros behind it up to `lanes`."""
+    return torch.cat((x, x.new_zeros(lanes - len(x), *x.shape[1:])))

@@ -4,7 +4,6 @@ Knows the shallow U-ViT around the language model and the VAE behind it. Does no
 Dims: B images, R rows (2B when guided), N latent tokens (576), D model width; latents [B, 4, H, W], time 0 (noise) to 1 (image).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from openjanus.config import FlowGenerationConfig, LanguageConfig
 from openjanus.errors import CheckpointError
-from openjanus.models.decoding import ImageDecoding, guided, repeat_rows
+from openjanus.models.decoding import ImageDecoding, guided, widened, with_pairs
 from openjanus.models.layers import RMSNorm
+from openjanus.models.randomness import source
 from openjanus.models.uvit import ShallowUViTDecoder, ShallowUViTEncoder
 from openjanus.models.vae import AutoencoderKL
 from openjanus.types import ImageOptions
@@ -82,13 +82,13 @@ class FlowGeneration(nn.Module):
         inputs, skip, embedded_time = self.encode((between * latent + (1 - between) * noise).to(pictures), time)
         return FlowLesson(self, latent - noise, skip, embedded_time, inputs)
 
-    def start(self, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]) -> ImageDecoding:
-        """B images to paint, one source of randomness each; of begin [R, 1, D] only the number of rows counts.
-
-        CheckpointError without a VAE: better said before the work than after it.
-        """
+    def check_paints(self) -> None:
+        """CheckpointError without a VAE: better said before the work than after it."""
         self._present_vae()
-        return FlowDecoding(self, begin, options, randomness)
+
+    def decoding(self, lanes: int) -> ImageDecoding:
+        """The images that are in the making, in so many lanes."""
+        return FlowDecoding(self, lanes)
 
     def _present_vae(self) -> AutoencoderKL:
         if self.vae is None:
@@ -117,39 +117,46 @@ class FlowLesson:
 
 
 class FlowDecoding:
-    """B images in the making, all positions of each a step, by Euler steps of equal length."""
+    """Images in the making, all positions of each a step, by Euler steps of equal length."""
 
-    keeps_positions = False
+    keeps = False
 
-    def __init__(
-        self, generation: FlowGeneration, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]
-    ) -> None:
+    def __init__(self, generation: FlowGeneration, lanes: int) -> None:
+        weight = generation.encoder_adaptor.weight
         shape = (generation.config.encoder.input_channels, *generation.config.latent_size)
-        noise = np.stack([source.standard_normal(shape, dtype=np.float32) for source in randomness])
-        self.steps = options.steps
-        self.step = 0
-        self.room = generation.config.positions
-        self.rows = begin.shape[0]
+        self.positions = generation.config.positions
         # Differs from the reference: latent, time and step length stay float32. In bf16 1/30 rounds to 0.0334 and time to
         # multiples of 2 to 4 of 1000, so that 30 steps overshoot the image by 0.3 %.
-        self.latent = torch.from_numpy(noise).to(begin.device)
-        self._generation, self._dtype = generation, begin.dtype
-        self._guidance = generation.config.default_guidance if options.guidance is None else options.guidance
+        self.latent = torch.zeros(lanes, *shape, device=weight.device)
+        self._velocity = torch.zeros_like(self.latent)
+        self._step = torch.zeros(lanes, device=weight.device)
+        self._steps = torch.ones(lanes, device=weight.device)
+        self._guidance = torch.ones(lanes, device=weight.device)
+        self._generation, self._dtype = generation, weight.dtype
 
-    @property
-    def done(self) -> bool:
-        return self.step == self.steps
+    def join(self, lane: int, begin: Tensor, options: ImageOptions, seed: int) -> None:
+        noise = source(seed).standard_normal(self.latent.shape[1:], dtype=np.float32)
+        self.latent[lane] = torch.from_numpy(noise).to(self.latent.device)
+        self._step[lane], self._steps[lane] = 0, options.steps
+        self._guidance[lane] = self._generation.config.default_guidance if options.guidance is None else options.guidance
 
-    def inputs(self) -> Tensor:
-        time = torch.full((self.latent.shape[0],), self.step / self.steps, device=self.latent.device)
-        embeddings, self._skip, self._time = self._generation.encode(self.latent.to(self._dtype), time)
-        return repeat_rows(embeddings, self.rows)
+    def inputs(self, lanes: Tensor) -> Tensor:
+        time = self._step[lanes] / self._steps[lanes]
+        embeddings, self._skip, self._time = self._generation.encode(self.latent[lanes].to(self._dtype), time)
+        return embeddings
 
-    def take(self, hidden: Tensor) -> None:
-        skip, time = repeat_rows(self._skip, self.rows), repeat_rows(self._time, self.rows)
-        velocity = guided(self._generation.velocity(hidden, skip, time).float(), len(self.latent), self._guidance)
-        self.latent = self.latent + velocity / self.steps
-        self.step += 1
+    def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None) -> None:
+        skip, time = (with_pairs(x, len(hidden), paired) for x in (self._skip, self._time))
+        velocity = guided(self._generation.velocity(hidden, skip, time).float(), self._guidance[lanes], paired)
+        self._velocity[lanes] = velocity
+        self.latent[lanes] += velocity / self._steps[lanes].view(-1, 1, 1, 1)
+        self._step[lanes] += 1
 
-    def pixels(self, image: int) -> Tensor:
-        return self._generation.decode(self.latent[image : image + 1])
+    def pixels(self, lane: int) -> Tensor:
+        # Straight on along the last velocity: at the end that is nowhere further.
+        left = 1 - self._step[lane] / self._steps[lane]
+        return self._generation.decode((self.latent[lane] + left * self._velocity[lane])[None])
+
+    def grow(self, lanes: int) -> None:
+        for name in ("latent", "_velocity", "_step", "_steps", "_guidance"):
+            setattr(self, name, widened(getattr(self, name), lanes))

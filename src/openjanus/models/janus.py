@@ -18,7 +18,7 @@ from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.llama import Llama
 from openjanus.models.token_generation import TokenGeneration
 from openjanus.models.understanding import Understanding
-from openjanus.types import IGNORE, Rows, TrainingBatch
+from openjanus.types import IGNORE, TrainingBatch
 
 
 def build_generation(config: GenerationConfig, language: LanguageConfig) -> TokenGeneration | FlowGeneration:
@@ -48,23 +48,16 @@ class JanusModel(nn.Module):
         """What the language model computes in."""
         return self.language.lm_head.weight.dtype
 
-    def embed(self, rows: Rows) -> Tensor:
-        """Embeddings [R, T, D] of prompts: words from the table, image slots from the understanding pathway, in row order.
-
-        Without images the vision tower does not run. PromptError if the slots do not fit the images.
-        """
-        embeddings = self._embed_words(rows.ids, rows.slots)
-        if len(rows.pixels) == 0 and not rows.slots.any():
-            return embeddings
-        return self._weave(embeddings, rows.slots, rows.pixels)
-
     def losses(self, batch: TrainingBatch, alignment: Alignment | None = None) -> dict[str, tuple[Tensor, int]]:
         """Sum and number of the losses of a packed batch: "text" over labelled tokens, "image" as the generation pathway counts
         (codes, or latent elements), "alignment" over picture positions where one is given.
 
         Every part runs, on nothing if need be, so that sharded processes always meet; what a batch does not hold counts 0.
         """
-        embeddings = self._weave(self._embed_words(batch.ids, batch.slots), batch.slots, batch.pixels)
+        # What stands in an image slot is replaced; its id may lie behind the table, where a processor appended the image token.
+        words = self.language.embed(batch.ids.masked_fill(batch.slots, 0))
+        images = self.read(int(batch.slots.sum()), batch.pixels)
+        embeddings = words.masked_scatter(batch.slots[..., None], images.to(words.dtype))
         lesson = self.generation.teach(batch.pictures, batch.seeds)
         embeddings = embeddings.masked_scatter(batch.inputs[..., None], lesson.inputs.to(embeddings.dtype))
         documents = Documents.found(batch.documents, batch.ids.shape)
@@ -91,15 +84,13 @@ class JanusModel(nn.Module):
             return [None] * len(documents.apart)
         return [causal_mask(batch.attended.flatten()[group], group.shape[1]) for group in documents.apart]
 
-    def _embed_words(self, ids: Tensor, slots: Tensor) -> Tensor:
-        # What stands in an image slot is replaced; its id may lie behind the table, where a processor appended the image token.
-        return self.language.embed(ids.masked_fill(slots, 0))
-
-    def _weave(self, embeddings: Tensor, slots: Tensor, pixels: Tensor) -> Tensor:
+    def read(self, slots: int, pixels: Tensor) -> Tensor:
+        """Embeddings [slots, D] of images, pixels [N, 3, S, S] in [-1, 1], for as many slots in a row; PromptError if they do not
+        fit."""
         images = self.understanding.read(pixels.to(self.dtype)).flatten(0, 1)
-        if int(slots.sum()) != images.shape[0]:
+        if slots != images.shape[0]:
             raise PromptError(
-                f"the prompt has {int(slots.sum())} image positions but its {len(pixels)} images fill "
-                f"{images.shape[0]}; give one image for every image placeholder"
+                f"the prompt has {slots} image positions but its {len(pixels)} images fill {images.shape[0]}; "
+                "give one image for every image placeholder"
             )
-        return embeddings.masked_scatter(slots[..., None], images.to(embeddings.dtype))
+        return images

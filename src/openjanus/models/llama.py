@@ -13,19 +13,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openjanus.config import LanguageConfig
-from openjanus.models.attention import Documents, attend, rotary, rotate
+from openjanus.models.attention import Documents, Layout, Packed, attend, entry_mask, rotary, rotate
 from openjanus.models.cache import KeyValueCache
 from openjanus.models.layers import RMSNorm
 
 
-class Place(NamedTuple):
-    """Where positions stand: int64 [R, T], the cosines and sines [R, 1, T, Dh] that turn queries and keys there, and what each
-    may look at: bool [R or 1, 1, T, S], None if all up to itself."""
+class Span(NamedTuple):
+    """T new positions of each of R neighbouring lanes of a cache: what runs together in a step.
 
+    positions: int64 [R, T], rotary; entries: int64 [R, T], where their keys and values go; upto: how many entries there are to be
+    looked at, of which each position sees those up to its own.
+    """
+
+    lanes: slice
     positions: Tensor
+    entries: Tensor
+    upto: int
+
+
+class Place(NamedTuple):
+    """Where a group's positions stand: the cosines and sines [R, 1, T, Dh] that turn queries and keys there, what each may look
+    at, bool [R or 1, 1, T, S] (None if all up to itself), and the span of a cache they belong to, if there is one."""
+
     cosine: Tensor
     sine: Tensor
     mask: Tensor | None
+    span: Span | None = None
 
 
 class Attention(nn.Module):
@@ -40,21 +53,21 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, places: Sequence[Place], documents: Documents | None, cache: KeyValueCache | None) -> Tensor:
+    def forward(self, x: Tensor, places: Sequence[Place], layout: Layout | None, cache: KeyValueCache | None) -> Tensor:
         projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
-        if documents is None:
+        if layout is None:
             return self.o_proj(self._attend(*projected, places[0], cache))
-        queries, keys, values = (documents.take_apart(one) for one in projected)
+        queries, keys, values = (layout.take_apart(one) for one in projected)
         groups = zip(queries, keys, values, places, strict=True)
-        return self.o_proj(documents.put_together([self._attend(*group, cache) for group in groups]))
+        return self.o_proj(layout.put_together([self._attend(*group, cache) for group in groups]))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, place: Place, cache: KeyValueCache | None) -> Tensor:
         """[R, T, H * Dh] of projections [R, T, H * Dh]."""
         query, key, value = (one.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for one in (query, key, value))
         query, key = rotate(query, place.cosine, place.sine), rotate(key, place.cosine, place.sine)
         if cache is not None:
-            assert place.mask is not None, "what lies in a cache is told apart by a mask"
-            key, value = cache.write(self.layer, place.positions, key, value, upto=place.mask.shape[-1])
+            assert place.span is not None, "what goes into a cache has a place there"
+            key, value = cache.write(self.layer, place.span.lanes, place.span.entries, key, value, place.span.upto)
         return attend(query, key, value, place.mask, causal=place.mask is None).transpose(1, 2).flatten(2)
 
 
@@ -81,8 +94,8 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, places: Sequence[Place], documents: Documents | None, cache: KeyValueCache | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), places, documents, cache)
+    def forward(self, x: Tensor, places: Sequence[Place], layout: Layout | None, cache: KeyValueCache | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), places, layout, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -106,16 +119,24 @@ class Llama(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.apply(_initialise)
 
-    def forward(
-        self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None
-    ) -> Tensor:
+    def forward(self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
         """Hidden states [R, T, D] after the final norm, for embeddings [R, T, D] at rotary positions [R, T].
 
-        mask: bool [R or 1, 1, T, S], true where a position may look; None is causal. cache: the new keys and values are written
-        into it at their positions, and attention runs over its first S; it needs a mask.
+        mask: bool [R or 1, 1, T, T], true where a position may look; None is causal.
         """
-        place = self._place(positions, mask, embeddings.dtype)
-        return self.model.norm(self._run_blocks(embeddings, [place], cache=cache))
+        return self.model.norm(self._run_blocks(embeddings, [self._place(positions, mask, embeddings.dtype)]))
+
+    def step(self, x: Tensor, spans: Sequence[Span], cache: KeyValueCache) -> Tensor:
+        """Hidden states [N, D] after the final norm, for embeddings [N, D]: the rows of all spans, one behind the other.
+
+        What runs together shares the reading of the weights, whatever its kind and length. Keys and values go into the cache.
+        """
+        places = []
+        for span in spans:
+            place = self._place(span.positions, entry_mask(span.entries, span.upto), x.dtype)
+            places.append(place._replace(span=span))
+        layout = Packed(tuple((span.entries.shape[0], span.entries.shape[1]) for span in spans))
+        return self.model.norm(self._run_blocks(x, places, layout, cache))
 
     def run_documents(
         self, x: Tensor, documents: Documents, masks: Sequence[Tensor | None], start: int = 0, stop: int | None = None
@@ -130,19 +151,19 @@ class Llama(nn.Module):
         return self._run_blocks(x, places, documents, start=start, stop=stop)
 
     def _place(self, positions: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Place:
-        return Place(positions, *rotary(positions, self.config.head_size, self.config.rope_theta, dtype), mask)
+        return Place(*rotary(positions, self.config.head_size, self.config.rope_theta, dtype), mask)
 
     def _run_blocks(
         self,
         x: Tensor,
         places: Sequence[Place],
-        documents: Documents | None = None,
+        layout: Layout | None = None,
         cache: KeyValueCache | None = None,
         start: int = 0,
         stop: int | None = None,
     ) -> Tensor:
         for block in self.model.layers[start:stop]:
-            x = block(x, places, documents, cache)
+            x = block(x, places, layout, cache)
         return x
 
     def embed(self, ids: Tensor) -> Tensor:

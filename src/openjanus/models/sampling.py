@@ -4,43 +4,98 @@ The randomness comes from outside as uniform numbers, so a choice depends on its
 batch it runs in, not on the device, and a GPU is never asked to stop and draw.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from openjanus.types import ImageOptions, TextOptions
 
-def guide(conditional: Tensor, blank: Tensor, guidance: float) -> Tensor:
+# Below this float32 takes a temperature for 0.
+GREEDY = torch.finfo(torch.float32).tiny
+
+
+def guide(conditional: Tensor, blank: Tensor, guidance: float | Tensor) -> Tensor:
     """Classifier-free guidance for logits or velocities, elementwise; guidance 1 is `conditional`, 0 is `blank`."""
     return blank + guidance * (conditional - blank)
 
 
-def pick(logits: Tensor, uniform: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """One index int64 [B] for each row of logits [B, K], by uniform numbers [B] in [0, 1).
+def pick(
+    logits: Tensor, uniform: Tensor, temperature: float | Tensor, top_k: int | Tensor = 0, top_p: float | Tensor = 1.0
+) -> Tensor:
+    """One index int64 [B] for each row of logits [B, K], by uniform numbers [B] in [0, 1); settings are one for all, or [B].
 
     temperature 0 takes the largest logit (the first of equals). top_k keeps the k largest logits (0: all), then top_p the
     fewest of the largest probabilities that sum to at least top_p (1: all); both act after the temperature.
     """
-    if temperature < torch.finfo(torch.float32).tiny:  # 0, or so little that float32 takes it for 0
+    if not isinstance(temperature, Tensor) and temperature < GREEDY:
         return logits.argmax(dim=-1)
     # Differs from the reference: float32 softmax. In fp16 the published loop overflows (inf/nan in multinomial). The largest
     # logit goes to 0 before the division, so that a tiny temperature divides into minus infinity, never into NaN.
-    logits = logits.float()
-    logits = (logits - logits.max(dim=-1, keepdim=True).values) / temperature
-    probabilities = _keep(logits, top_k, top_p).softmax(dim=-1)
+    scale = torch.as_tensor(temperature, device=logits.device).view(-1, 1)
+    scaled = (logits.float() - logits.float().max(dim=-1, keepdim=True).values) / scale.clamp(min=GREEDY)
+    probabilities = _keep(scaled, top_k, top_p).softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1)
     # A hair below the total, so that rounding can never reach past the last index with any probability.
     threshold = uniform[:, None].to(cumulative) * (1 - 1e-6) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+    sampled = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+    if not isinstance(temperature, Tensor):
+        return sampled
+    return torch.where(temperature < GREEDY, logits.argmax(dim=-1), sampled)
 
 
-def _keep(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+def _keep(logits: Tensor, top_k: int | Tensor, top_p: float | Tensor) -> Tensor:
     """Logits with everything outside top-k and top-p at minus infinity."""
-    if 0 < top_k < logits.shape[-1]:
-        largest, places = logits.topk(top_k, dim=-1)
-        logits = torch.full_like(logits, -torch.inf).scatter(-1, places, largest)
-    if top_p < 1:
-        ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-        probabilities = ordered.softmax(dim=-1)
-        # Dropped are those before which the sum already reaches top_p; the largest always stays.
-        dropped = probabilities.cumsum(dim=-1) - probabilities >= top_p
-        logits = logits.masked_fill(dropped.scatter(-1, order, dropped), -torch.inf)
-    return logits
+    if not isinstance(top_k, Tensor) and not isinstance(top_p, Tensor) and top_k == 0 and top_p == 1:
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(logits.shape[-1], device=logits.device)
+    most = torch.as_tensor(top_k, device=logits.device).view(-1, 1)
+    dropped = (rank >= most) & (most > 0)
+    probabilities = ordered.masked_fill(dropped, -torch.inf).softmax(dim=-1)
+    # Dropped are those before which the sum already reaches top_p; the largest always stays, and so does all where it is 1.
+    share = torch.as_tensor(top_p, device=logits.device).view(-1, 1)
+    dropped = dropped | ((probabilities.cumsum(dim=-1) - probabilities >= share) & (share < 1))
+    return logits.masked_fill(dropped.scatter(-1, order, dropped), -torch.inf)
+
+
+class Sampling:
+    """How each of L lanes chooses, so that rows with settings of their own choose together."""
+
+    def __init__(self, lanes: int, device: torch.device) -> None:
+        self._options: dict[int, TextOptions | ImageOptions] = {}
+        self._temperature = torch.zeros(lanes, device=device)
+        self._top_k = torch.zeros(lanes, dtype=torch.int64, device=device)
+        self._top_p = torch.ones(lanes, device=device)
+        self._lanes: Tensor | None = None
+        self._settings: tuple[float | Tensor, int | Tensor, float | Tensor] = (0.0, 0, 1.0)
+
+    def join(self, lane: int, options: TextOptions | ImageOptions) -> None:
+        """A lane chooses by these options from now on."""
+        self._options[lane] = options
+        self._temperature[lane], self._top_k[lane], self._top_p[lane] = options.temperature, options.top_k, options.top_p
+        self._lanes = None
+
+    def pick(self, lanes: Tensor, logits: Tensor, uniform: Tensor) -> Tensor:
+        """As the function, for logits [M, K] of lanes, int64 [M]."""
+        if lanes is not self._lanes:
+            # Looked at only when somebody has come or gone: it waits for the device.
+            self._lanes, self._settings = lanes, self._settings_of(lanes, lanes.tolist())
+        return pick(logits, uniform, *self._settings)
+
+    def grow(self, lanes: int) -> None:
+        """Make room for so many lanes, more than before."""
+        more = lanes - len(self._temperature)
+        self._temperature = torch.cat((self._temperature, self._temperature.new_zeros(more)))
+        self._top_k = torch.cat((self._top_k, self._top_k.new_zeros(more)))
+        self._top_p = torch.cat((self._top_p, self._top_p.new_ones(more)))
+
+    def _settings_of(self, lanes: Tensor, numbers: Sequence[int]) -> tuple[float | Tensor, int | Tensor, float | Tensor]:
+        # What is off for all is not computed.
+        options = [self._options[number] for number in numbers]
+        greedy = all(one.temperature < GREEDY for one in options)
+        return (
+            0.0 if greedy else self._temperature[lanes],
+            self._top_k[lanes] if any(one.top_k for one in options) else 0,
+            self._top_p[lanes] if any(one.top_p < 1 for one in options) else 1.0,
+        )

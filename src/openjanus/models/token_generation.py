@@ -4,7 +4,6 @@ Knows the codebook, the adaptor and the image head. Does not know prompts, cache
 Dims: B images, R rows (2B when guided), N codes of an image in row order (576), D model width, K codebook size (16,384).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 from openjanus.config import TokenGenerationConfig
 from openjanus.models.adaptors import ImageHead, build_adaptor
-from openjanus.models.decoding import ImageDecoding, guided, repeat_rows
-from openjanus.models.sampling import pick
+from openjanus.models.decoding import ImageDecoding, guided, widened
+from openjanus.models.randomness import source
+from openjanus.models.sampling import Sampling
 from openjanus.models.vq import VQTokenizer
 from openjanus.types import ImageOptions
 
@@ -53,9 +53,12 @@ class TokenGeneration(nn.Module):
             codes = self.tokenizer.encode(pictures).codes.flatten(1)
         return CodeLesson(self, codes, inputs=self.embed_codes(codes))
 
-    def start(self, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]) -> ImageDecoding:
-        """B images to paint, one source of randomness each; begin: [R, 1, D], the prompts' last embeddings."""
-        return CodeDecoding(self, begin, options, randomness)
+    def check_paints(self) -> None:
+        """Nothing that painting takes can be missing."""
+
+    def decoding(self, lanes: int) -> ImageDecoding:
+        """The images that are in the making, in so many lanes."""
+        return CodeDecoding(self, lanes)
 
 
 @dataclass(frozen=True)
@@ -75,36 +78,51 @@ class CodeLesson:
 
 
 class CodeDecoding:
-    """B images in the making, one code of each a step."""
+    """Images in the making, one code of each a step."""
 
-    keeps_positions = True
+    positions = 1
+    keeps = True
 
-    def __init__(
-        self, generation: TokenGeneration, begin: Tensor, options: ImageOptions, randomness: Sequence[np.random.Generator]
-    ) -> None:
-        self.steps = self.room = generation.config.positions
-        self.step = 0
-        self.rows = begin.shape[0]
-        self.codes = torch.zeros(len(randomness), self.steps, dtype=torch.long, device=begin.device)
-        draws = np.stack([source.random(self.steps, dtype=np.float32) for source in randomness])
-        self._uniforms = torch.from_numpy(draws).to(begin.device)
-        self._generation, self._begin, self._options = generation, begin, options
-        self._guidance = generation.config.default_guidance if options.guidance is None else options.guidance
+    def __init__(self, generation: TokenGeneration, lanes: int) -> None:
+        weight = generation.embed.weight
+        count, width = generation.config.positions, generation.config.adaptor.n_embed
+        self._generation = generation
+        self.codes = torch.zeros(lanes, count, dtype=torch.int64, device=weight.device)
+        self._step = torch.zeros(lanes, dtype=torch.int64, device=weight.device)
+        self._uniforms = torch.zeros(lanes, count, device=weight.device)
+        self._guidance = torch.ones(lanes, device=weight.device)
+        self._next = torch.zeros(lanes, width, dtype=weight.dtype, device=weight.device)
+        self._sampling = Sampling(lanes, weight.device)
 
-    @property
-    def done(self) -> bool:
-        return self.step == self.steps
+    def join(self, lane: int, begin: Tensor, options: ImageOptions, seed: int) -> None:
+        self.codes[lane] = 0
+        self._step[lane] = 0
+        draws = source(seed).random(self.codes.shape[1], dtype=np.float32)
+        self._uniforms[lane] = torch.from_numpy(draws).to(self._uniforms.device)
+        self._guidance[lane] = self._generation.config.default_guidance if options.guidance is None else options.guidance
+        self._next[lane] = begin
+        self._sampling.join(lane, options)
 
-    def inputs(self) -> Tensor:
-        if self.step == 0:
-            return self._begin
-        return repeat_rows(self._generation.embed_codes(self.codes[:, self.step - 1 : self.step]), self.rows)
+    def inputs(self, lanes: Tensor) -> Tensor:
+        return self._next[lanes][:, None]
 
-    def take(self, hidden: Tensor) -> None:
-        options = self._options
-        logits = guided(self._generation.logits(hidden[:, -1]).float(), len(self.codes), self._guidance)
-        self.codes[:, self.step] = pick(logits, self._uniforms[:, self.step], options.temperature, options.top_k, options.top_p)
-        self.step += 1
+    def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None) -> None:
+        logits = guided(self._generation.logits(hidden[:, -1]).float(), self._guidance[lanes], paired)
+        step = self._step[lanes]
+        codes = self._sampling.pick(lanes, logits, self._uniforms[lanes, step])
+        self.codes[lanes, step] = codes
+        self._step[lanes] = step + 1
+        self._next[lanes] = self._generation.embed_codes(codes).to(self._next.dtype)
 
-    def pixels(self, image: int) -> Tensor:
-        return self._generation.decode(self.codes[image : image + 1])
+    def pixels(self, lane: int) -> Tensor:
+        pixels = self._generation.decode(self.codes[lane : lane + 1])
+        # Rows of codes that are not there yet are grey.
+        height = self._generation.config.grid[0]
+        rows = int(self._step[lane]) * height // self.codes.shape[1]
+        pixels[:, :, pixels.shape[2] * rows // height :] = 0
+        return pixels
+
+    def grow(self, lanes: int) -> None:
+        for name in ("codes", "_step", "_uniforms", "_guidance", "_next"):
+            setattr(self, name, widened(getattr(self, name), lanes))
+        self._sampling.grow(lanes)

@@ -1,19 +1,15 @@
-"""Prompts: messages -> ids, image slots and pixels; several prompts -> left-padded rows (SPEC sections 4.1, 5 and 6).
-
-Dims: T tokens of a prompt, R rows, N images, S their side.
-"""
+"""Prompts: messages -> ids, image slots and pixels (SPEC sections 4.1, 5 and 6)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from openjanus.errors import PromptError
 from openjanus.processing.chat import ChatFormat
 from openjanus.processing.images import ImageProcessor, open_image
 from openjanus.processing.tokenizer import Tokenizer
-from openjanus.types import ImageSource, Message, Prompt, Rows
+from openjanus.types import ImageSource, Message, Prompt
 
 
 class Processor:
@@ -134,25 +130,3 @@ class Processor:
 
 def _is_open(message: Message) -> bool:
     return message.role == "assistant" and not message.text.strip()
-
-
-def collate(prompts: Sequence[Prompt], pad_id: int, attends: Sequence[Tensor] | None = None) -> Rows:
-    """The prompts as rows of one batch, padded on the left; positions count from 0 at each row's first own token.
-
-    attends: bool [T] for each prompt, false where its own tokens may not be looked at (JanusFlow's blank rows); positions count
-    those all the same. None: every token but the padding is attended to.
-    """
-    assert prompts, "a batch has at least one row"
-    assert attends is None or [mask.shape for mask in attends] == [prompt.ids.shape for prompt in prompts]
-    rows, length = len(prompts), max(map(len, prompts))
-    ids = torch.full((rows, length), pad_id, dtype=torch.int64)
-    attended = torch.zeros(rows, length, dtype=torch.bool)
-    slots = torch.zeros(rows, length, dtype=torch.bool)
-    starts = torch.tensor([length - len(prompt) for prompt in prompts])
-    for row, prompt in enumerate(prompts):
-        own = slice(length - len(prompt), length)
-        ids[row, own] = prompt.ids
-        slots[row, own] = prompt.slots
-        attended[row, own] = True if attends is None else attends[row]
-    positions = (torch.arange(length) - starts[:, None]).clamp(min=0)
-    return Rows(ids, attended, positions, slots, torch.cat([prompt.pixels for prompt in prompts]))

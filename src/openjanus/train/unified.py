@@ -6,6 +6,7 @@ the stages' business (recipes/); what the papers leave open is a setting here, w
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -105,19 +106,20 @@ class UnifiedTask(Task[TrainingBatch]):
         return learner.float()
 
     def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[TrainingBatch]]:
-        own = self._mixture(stage).samples(step)[rank::world]
+        own = self._mixtures[stage.name].samples(step)[rank::world]
         size = stage.micro_batch or max(len(own), 1)
         return [self._batch(stage, own[i : i + size]) for i in range(0, len(own), size)]
 
-    def _mixture(self, stage: Stage) -> Mixture:
-        """The mixture of a stage, which goes on through each kind's samples where the stages before it have left them."""
-        stages = self.recipe.stages
-        number = [other.name for other in stages].index(stage.name)
-        before = {}
-        if number:
-            before = self._mixture(stages[number - 1]).taken(stages[number - 1].steps)
-        sources = self.by_stage.get(stage.name, self.sources)
-        return Mixture(sources, {kind: stage.mix[kind] for kind in stage.mix}, stage.batch, before)  # type: ignore[misc]
+    @cached_property
+    def _mixtures(self) -> dict[str, Mixture]:
+        """The mixture of each stage, which goes on through each kind's samples where the stages before it have left them."""
+        made: dict[str, Mixture] = {}
+        taken: dict[Kind, int] = {}
+        for stage in self.recipe.stages:
+            sources = self.by_stage.get(stage.name, self.sources)
+            made[stage.name] = Mixture(sources, dict(stage.mix), stage.batch, taken)  # type: ignore[arg-type]
+            taken = made[stage.name].taken(stage.steps)
+        return made
 
     def _batch(self, stage: Stage, samples: Sequence[Sample]) -> Batch[TrainingBatch]:
         writer = Writer(

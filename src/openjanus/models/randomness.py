@@ -1,11 +1,8 @@
 """Where chance comes from: every answer and every image has a source of its own, so neither batch nor device changes it."""
 
 import secrets
-from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 
 def fresh_seed() -> int:
@@ -16,8 +13,3 @@ def fresh_seed() -> int:
 def source(seed: int) -> np.random.Generator:
     """The source of randomness of one seed. On the CPU, in a documented algorithm, so every machine draws the same."""
     return np.random.Generator(np.random.PCG64(seed))
-
-
-def uniforms(seeds: Sequence[int], draws: int) -> Tensor:
-    """float32 [len(seeds), draws] in [0, 1), one row a seed."""
-    return torch.from_numpy(np.stack([source(seed).random(draws, dtype=np.float32) for seed in seeds]))

@@ -1,0 +1,337 @@
+"""The engine: requests for text and images in, events out, all that is in the making in one loop.
+
+A request is one or more jobs: an answer, or each of its pictures. A job waits until there are lanes for its rows, first come
+first served; its prompts are read, in chunks beside everybody's steps; then it takes its own steps until it is done, and its
+lanes are free for the next. No job knows of another, so what it comes to does not depend on what else runs.
+"""
+
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from threading import RLock
+
+import torch
+
+from openjanus.engine.batch import Batch
+from openjanus.engine.jobs import Answering, Painting
+from openjanus.engine.lanes import Lanes
+from openjanus.engine.memory import allowance, lane_bytes
+from openjanus.engine.request import Event, Failed, Finished, Picture, Piece, Preview, Progress, Request, TextRequest
+from openjanus.engine.rows import Row, key
+from openjanus.engine.runner import Strip
+from openjanus.errors import EngineError, JanusError, PromptError
+from openjanus.models.janus import JanusModel
+from openjanus.models.randomness import fresh_seed
+from openjanus.processing.images import to_images
+from openjanus.processing.prompts import Processor
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine may use. None: as much as requests ask for, within memory.
+
+    lanes: rows that run at a time; a guided image takes two. entries: positions a row may have. memory: bytes of the cache (None:
+    half of what is free). chunk: prompt tokens read in a step, the longest that a long prompt keeps the others waiting.
+    """
+
+    lanes: int | None = None
+    entries: int | None = None
+    memory: int | None = None
+    chunk: int = 512
+
+
+@dataclass
+class _Live:
+    """A request that is not done. left: its jobs that are not."""
+
+    request: Request
+    deadline: float | None
+    left: int
+    pictures: dict[int, Picture] = field(default_factory=dict)
+
+
+class Engine:
+    """Runs a model for any number of requests at a time. `run` may be used by several threads, all else by one."""
+
+    def __init__(
+        self,
+        model: JanusModel,
+        processor: Processor,
+        options: EngineOptions | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.model, self.processor, self.options = model, processor, options or EngineOptions()
+        self._clock = clock
+        self._memory = self.options.memory or allowance(model.device)
+        self._next = 0
+        self._live: dict[int, _Live] = {}
+        self._queue: deque[Answering | Painting] = deque()
+        self._reading: list[Answering | Painting] = []
+        self._inbox: dict[int, deque[Event]] = {}
+        self._lock = RLock()
+        self._start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._live
+
+    @property
+    def waiting(self) -> int:
+        """Answers and pictures that have no lanes yet."""
+        return len(self._queue)
+
+    @property
+    def rows(self) -> int:
+        """Rows that have a lane."""
+        return len(self._lanes) - self._lanes.free
+
+    # -- requests -----------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def submit(self, request: Request, timeout: float | None = None) -> int:
+        """Take a request and return its number, which its events bear; timeout: seconds after which it fails.
+
+        PromptError if it does not fit the model's context, EngineError if it could never fit the memory, CheckpointError if the
+        model lacks a part that it needs.
+        """
+        number = self._next
+        jobs = self._jobs(number, request)
+        self._check(jobs[0])
+        if self.idle and self._weights != _fingerprint(self.model):
+            self._start()
+        self._next += 1
+        deadline = None if timeout is None else self._clock() + timeout
+        self._live[number] = _Live(request, deadline, len(jobs))
+        self._queue.extend(jobs)
+        return number
+
+    @torch.inference_mode()
+    def cancel(self, number: int) -> None:
+        """Forget a request, whose lanes are free at once. One that is done, or that never was, is no error."""
+        self._inbox.pop(number, None)
+        if self._live.pop(number, None) is None:
+            return
+        self._queue = deque(job for job in self._queue if job.request != number)
+        for reader in [job for job in self._reading if job.request == number]:
+            self._reading.remove(reader)
+            self._free(reader)
+        for maker in [job for job in self._batch.jobs if job.request == number]:
+            self._batch.leave(maker)
+            self._free(maker)
+
+    def _jobs(self, number: int, request: Request) -> Sequence[Answering | Painting]:
+        model, processor = self.model, self.processor
+        if isinstance(request, TextRequest):
+            return [Answering(number, request, processor.tokenizer, model.config.language.max_position_embeddings)]
+        model.generation.check_paints()
+        prompt = processor.generation_prompt(request.text)
+        guidance = model.config.generation.default_guidance if request.options.guidance is None else request.options.guidance
+        seed = fresh_seed() if request.options.seed is None else request.options.seed
+        asked = replace(request, options=replace(request.options, seed=seed, guidance=guidance))
+        return [Painting(number, asked, image, prompt, model, processor) for image in range(asked.options.n)]
+
+    def _check(self, job: Answering | Painting) -> None:
+        context = self.model.config.language.max_position_embeddings
+        if job.begins + job.room > context:
+            raise PromptError(
+                f"a prompt of {job.begins + 1} tokens and {job.room} more do not fit the model's context of {context}; "
+                "shorten the prompt or use fewer images"
+            )
+        lanes, entries = self.options.lanes, self.options.entries
+        if entries is not None and job.entries > entries:
+            raise EngineError(
+                f"the request needs {job.entries} positions and the engine has {entries} a row; shorten it, or start the engine "
+                "with more"
+            )
+        if lanes is not None and len(job.rows) > lanes:
+            raise EngineError(f"the request needs {len(job.rows)} rows and the engine has {lanes}; start the engine with more")
+        needed = len(job.rows) * self._lane_bytes(job.entries)
+        if needed > self._memory:
+            raise EngineError(
+                f"the request needs {needed >> 20} MiB of cache and {self._memory >> 20} MiB are allowed; shorten it, or allow "
+                "the engine more memory"
+            )
+
+    # -- the loop -----------------------------------------------------------------------
+
+    def run(self, requests: Sequence[Request]) -> Iterator[Event]:
+        """Submit requests, all or none, and step until they are done, yielding their events.
+
+        Several threads may run requests of their own, which share their steps. Who stops listening cancels.
+        """
+        unfinished: set[int] = set()
+        try:
+            with self._lock:
+                for request in requests:
+                    unfinished.add(self.submit(request))
+            while unfinished:
+                with self._lock:
+                    events = [event for number in sorted(unfinished) for event in self._inbox.pop(number, ())]
+                    if not events:
+                        for event in self.step():
+                            self._inbox.setdefault(event.request, deque()).append(event)
+                unfinished -= {event.request for event in events if isinstance(event, Finished | Failed)}
+                yield from events
+        finally:
+            with self._lock:
+                for number in unfinished:
+                    self.cancel(number)
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """Let everything that runs take a step, and say what came of it."""
+        events: list[Event] = []
+        try:
+            self._expire(events)
+            self._admit()
+            strips = self._read(events)
+            tokens = self._batch.step([strip for _, strip in strips])
+            for row, strip in strips:
+                self._lanes.extend(row.lane, row.keys[row.entries : row.entries + len(strip.x)])
+                row.entries += len(strip.x)
+            self._tell_answers(tokens, events)
+            self._tell_pictures(events)
+        except (torch.OutOfMemoryError, MemoryError):
+            for number in list(self._live):
+                self._fail(number, EngineError("too little memory for all that ran at once; allow fewer lanes"), events)
+            self._start()
+        except BaseException:
+            # Nobody knows how far the step has come.
+            for number in list(self._live):
+                self.cancel(number)
+            self._start()
+            raise
+        return events
+
+    def _expire(self, events: list[Event]) -> None:
+        now = self._clock()
+        for number, live in list(self._live.items()):
+            if live.deadline is not None and now >= live.deadline:
+                self._fail(number, EngineError("the request took longer than it was given and was stopped"), events)
+
+    def _admit(self) -> None:
+        while self._queue and self._has_room(self._queue[0]):
+            job = self._queue.popleft()
+            for row in job.rows:
+                row.lane = self._lanes.take()
+            self._reading.append(job)
+
+    def _has_room(self, job: Answering | Painting) -> bool:
+        """Whether there are lanes for a job, now or after the cache has grown."""
+        cache = self._batch.runner.cache
+        missing = len(job.rows) - self._lanes.free
+        if missing <= 0 and job.entries <= cache.entries:
+            return True
+        entries = max(cache.entries, job.entries)
+        most = self._memory // self._lane_bytes(entries)
+        if self.options.lanes is not None:
+            most = min(most, self.options.lanes)
+        # Twice as many as there are, or as many as wait: growing copies what there is.
+        lanes = len(self._lanes)
+        if missing > 0:
+            waiting = sum(len(other.rows) for other in (job, *self._queue)) - self._lanes.free
+            lanes = min(most, max(2 * lanes, lanes + waiting))
+        if len(self._lanes) + max(0, missing) <= most:
+            self._lanes.grow(lanes)
+            self._batch.grow(lanes, entries)
+            return True
+        if self.rows == 0:
+            # Longer rows than ever, so there can be fewer of them.
+            self._start(max(most, len(job.rows)), entries)
+        return self.rows == 0
+
+    def _read(self, events: list[Event]) -> list[tuple[Row, Strip]]:
+        """What is read of prompts in this step; a job whose prompts are read takes its first step in it."""
+        strips: list[tuple[Row, Strip]] = []
+        budget = self.options.chunk
+        ahead: list[Row] = []
+        for job in list(self._reading):
+            try:
+                for row in job.rows:
+                    if not row.started and not self._start_reading(row, ahead):
+                        continue
+                    upto = row.entries + min(row.unread, budget)
+                    if upto > row.entries:
+                        x = row.embed(self.model, upto)
+                        strips.append((row, Strip(row.lane, row.entries, row.positions[row.entries : upto], x)))
+                        budget -= len(x)
+                    if row.unread:
+                        ahead.append(row)
+                if all(row.started and row.unread == 0 for row in job.rows):
+                    self._reading.remove(job)
+                    self._batch.join(job)
+            except JanusError as error:
+                strips = [(row, strip) for row, strip in strips if row not in job.rows]
+                self._fail(job.request, error, events)
+        return strips
+
+    def _start_reading(self, row: Row, ahead: Sequence[Row]) -> bool:
+        """Begin a row behind what is known of its prompt already; False while somebody else is reading more of it."""
+        lane, known = self._lanes.longest(row.prefix)
+        if any(row.common(other) > known for other in ahead):
+            return False
+        if known and lane != row.lane:
+            self._batch.runner.cache.copy(lane, row.lane, known)
+        self._lanes.hold(row.lane, row.keys[:known])
+        row.started, row.entries = True, known
+        return True
+
+    # -- what came of a step ------------------------------------------------------------
+
+    def _tell_answers(self, tokens: Sequence[int], events: list[Event]) -> None:
+        for job, token in zip(list(self._batch.answers), tokens, strict=True):
+            (row,) = job.rows
+            # What was said stays: the next turn of a chat begins with it.
+            self._lanes.extend(row.lane, array("q", [key(job.newest, row.entries - 1)]))
+            if piece := job.push(token):
+                events.append(Piece(job.request, piece))
+            if job.result is not None:
+                self._batch.leave(job)
+                self._free(job)
+                del self._live[job.request]
+                events.append(Finished(job.request, job.result))
+
+    def _tell_pictures(self, events: list[Event]) -> None:
+        for job in list(self._batch.paintings):
+            live = self._live[job.request]
+            events.append(Progress(job.request, job.image, job.done, job.steps))
+            if job.shows:
+                events.append(Preview(job.request, job.image, to_images(self._batch.pixels(job))[0]))
+            if job.done < job.steps:
+                continue
+            image = to_images(self._batch.pixels(job))[0]
+            live.pictures[job.image] = Picture(image, job.text, job.seed, job.options)
+            self._batch.leave(job)
+            self._free(job)
+            live.left -= 1
+            if not live.left:
+                del self._live[job.request]
+                events.append(Finished(job.request, tuple(live.pictures[i] for i in sorted(live.pictures))))
+
+    def _fail(self, number: int, error: JanusError, events: list[Event]) -> None:
+        self.cancel(number)
+        events.append(Failed(number, error))
+
+    # -- memory -------------------------------------------------------------------------
+
+    def _start(self, lanes: int | None = None, entries: int | None = None) -> None:
+        """An empty cache, for the weights as they are now: what was read with others is worth nothing."""
+        self._weights = _fingerprint(self.model)
+        lanes, entries = lanes or self.options.lanes or 2, entries or self.options.entries or 1
+        self._lanes = Lanes(lanes)
+        self._batch = Batch(self.model, lanes, entries)
+
+    def _free(self, job: Answering | Painting) -> None:
+        for row in job.rows:
+            self._lanes.give_back(row.lane)
+
+    def _lane_bytes(self, entries: int) -> int:
+        return lane_bytes(self.model.config.language, self.model.dtype, max(entries, self.options.entries or 0))
+
+
+def _fingerprint(model: JanusModel) -> tuple[object, ...]:
+    """Something that changes when weights do: where they lie, and how often they were written to."""
+    return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())

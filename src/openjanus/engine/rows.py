@@ -1,0 +1,89 @@
+"""Rows: the sequences that an engine runs through the language model, each a prompt and what is made behind it."""
+
+from array import array
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from openjanus.engine.lanes import Keys, common
+from openjanus.models.janus import JanusModel
+from openjanus.types import Prompt
+
+POSITIONS = 2**32  # more than there are tokens
+
+
+class Row:
+    """A prompt on its way into a lane of the cache. Its last token is not read: the first step stands in its place.
+
+    ids: int64 [T]; positions: int64 [T], rotary; slots: bool [T]; keys: what stands at each entry, see lanes.py.
+    """
+
+    def __init__(self, prompt: Prompt, attended: Tensor | None = None) -> None:
+        """attended: bool [T], which tokens may be looked at; the others take no entry."""
+        kept = torch.arange(len(prompt)) if attended is None else attended.nonzero().flatten()
+        self.ids, self.slots, self.positions = prompt.ids[kept], prompt.slots[kept], kept
+        self._pixels = prompt.pixels
+        self._images: Tensor | None = None
+        self.keys = self._keys()
+        self.lane = -1
+        self.started = False
+        self.entries = 0
+        """How many of its entries are in the cache."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def last(self) -> int:
+        """The token in whose place the first step stands."""
+        return int(self.ids[-1])
+
+    @property
+    def prefix(self) -> Keys:
+        """The keys of what is read before the first step."""
+        return self.keys[:-1]
+
+    @property
+    def unread(self) -> int:
+        """Tokens of the prompt that must still be read before the first step."""
+        return len(self) - 1 - self.entries
+
+    def common(self, other: "Row") -> int:
+        """How many entries this row's prompt and another's have in common from the first on."""
+        return common(self.prefix, other.prefix)
+
+    def embed(self, model: JanusModel, upto: int) -> Tensor:
+        """Embeddings [T, D] of the next tokens, up to an entry. The images are looked at when the first of them comes up."""
+        part = slice(self.entries, upto)
+        ids, slots = self.ids[part].to(model.device), self.slots[part].to(model.device)
+        words = model.language.embed(ids.masked_fill(slots, 0))
+        if not self.slots[part].any():
+            return words
+        if self._images is None:
+            self._images = model.read(int(self.slots.sum()), self._pixels.to(model.device))
+        before = int(self.slots[: part.start].sum())
+        seen = self._images[before : before + int(self.slots[part].sum())]
+        return words.masked_scatter(slots[:, None], seen.to(words.dtype))
+
+    def _keys(self) -> Keys:
+        keys = array("q", map(key, self.ids.tolist(), self.positions.tolist()))
+        slots = self.slots.nonzero().flatten().tolist()
+        if slots:
+            # Of the image as a whole: where it differs anywhere, all of it may. (Too few images are refused when they are read.)
+            names = [_name(image) for image in self._pixels] or [-1]
+            each = len(slots) // len(names)
+            for number, slot in enumerate(slots):
+                keys[slot] = names[min(number // each, len(names) - 1)] ^ (slot * POSITIONS)
+        return keys
+
+
+def key(token: int, position: int) -> int:
+    """The key of a token at a rotary position."""
+    return token + position * POSITIONS
+
+
+def _name(image: Tensor) -> int:
+    """A number of 63 bits that two different images do not share."""
+    digest = blake2b(image.contiguous().numpy().tobytes(), digest_size=8).digest()
+    return -1 - (int.from_bytes(digest, "little") >> 1)

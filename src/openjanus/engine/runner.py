@@ -1,0 +1,79 @@
+"""One step of a model over the lanes of a cache: everything that runs now goes through the language model together."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from openjanus.models.cache import KeyValueCache, rounded
+from openjanus.models.janus import JanusModel
+from openjanus.models.llama import Span
+
+
+class Strip(NamedTuple):
+    """New positions of one lane: part of a prompt, or all positions of an image.
+
+    entry: where its first key goes; positions: int64 [T], rotary; x: [T, D].
+    """
+
+    lane: int
+    entry: int
+    positions: Tensor
+    x: Tensor
+
+
+class Runner:
+    """Runs lanes that take one position a step side by side, as one block of lanes from 0 on, and strips beside them.
+
+    Where each lane of the block stands lives on the device and moves on there: a step asks it nothing. Dims: M lanes of the block
+    that take a step, D width.
+    """
+
+    def __init__(self, model: JanusModel, lanes: int, entries: int) -> None:
+        self.model = model
+        self.cache = KeyValueCache(model.config.language, lanes, entries, model.device, model.dtype)
+        self._position = torch.zeros(lanes, dtype=torch.int64, device=model.device)
+        self._entry = torch.full_like(self._position, self.cache.nowhere)
+
+    def settle(self, lane: int, entry: int, position: int) -> None:
+        """A lane takes one position a step from now on, beginning with this entry and rotary position."""
+        self._entry[lane], self._position[lane] = entry, position
+
+    def leave(self, lane: int) -> None:
+        """A lane takes no steps any more; when others run beside it, it runs along and leaves no trace."""
+        self._entry[lane] = self.cache.nowhere
+
+    def grow(self, lanes: int, entries: int) -> None:
+        """Make room for so many lanes of so many entries, at least as many as before."""
+        idle = self._entry == self.cache.nowhere
+        self.cache.grow(lanes, entries)
+        more = self.cache.lanes - len(idle)
+        self._position = torch.cat((self._position, self._position.new_zeros(more)))
+        self._entry = torch.cat((self._entry, self._entry.new_zeros(more)))
+        # Nowhere has moved.
+        self._entry[: len(idle)].masked_fill_(idle, self.cache.nowhere)
+        self._entry[len(idle) :] = self.cache.nowhere
+
+    def run(self, lanes: Tensor, x: Tensor, block: int, furthest: int, strips: Sequence[Strip]) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states [M, D] of the lanes, int64 [M], given x [M, D]; and [T, D] of every strip.
+
+        block: lanes from 0 on that hold all of these; furthest: the furthest entry that any of them writes now.
+        """
+        spans, parts = [], []
+        if len(lanes):
+            parts.append(x.new_zeros(block, x.shape[1]).index_copy(0, lanes, x))
+            here = slice(0, block)
+            spans.append(Span(here, self._position[here, None], self._entry[here, None], rounded(furthest + 1)))
+        for strip in strips:
+            entries = torch.arange(strip.entry, strip.entry + len(strip.x), device=x.device)[None]
+            upto = rounded(strip.entry + len(strip.x))
+            spans.append(Span(slice(strip.lane, strip.lane + 1), strip.positions.to(x.device)[None], entries, upto))
+            parts.append(strip.x)
+        hidden = self.model.language.step(torch.cat(parts) if len(parts) > 1 else parts[0], spans, self.cache)
+        done = list(hidden.split([len(part) for part in parts]))
+        if not len(lanes):
+            return x, done
+        self._entry[lanes] += 1
+        self._position[lanes] += 1
+        return done[0][lanes], done[1:]
