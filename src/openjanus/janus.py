@@ -11,6 +11,7 @@ from PIL import Image
 from openjanus.checkpoints.load import load_checkpoint
 from openjanus.device import pick_device, pick_dtype
 from openjanus.engine.engine import Engine
+from openjanus.engine.linear import check_quantization, replacement
 from openjanus.engine.request import Failed, Finished, ImageRequest, Picture, Piece, Progress, TextRequest
 from openjanus.errors import PromptError
 from openjanus.models.janus import JanusModel
@@ -139,15 +140,22 @@ class Janus:
             yield event
 
 
-def load(name: str | Path = "janus-tiny", device: str | torch.device = "auto", dtype: str | torch.dtype | None = None) -> Janus:
+def load(
+    name: str | Path = "janus-tiny",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    quantize: str = "none",
+) -> Janus:
     """The model of a checkpoint, ready to use.
 
     name: a bundled model ("janus-tiny", "janusflow-tiny"), a folder in any layout we read, or a Hugging Face id.
     device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps. dtype: float32, bfloat16 or float16; None is the
-    checkpoint's own. CheckpointError and ConfigError say what is missing and what to do.
+    checkpoint's own. quantize: none, int8 or int4, of the weights that are read in every step. CheckpointError and ConfigError
+    say what is missing and what to do.
     """
     where = pick_device(device)
-    loaded = load_checkpoint(name, where, pick_dtype(dtype))
+    kind = check_quantization(quantize, where)
+    loaded = load_checkpoint(name, where, pick_dtype(dtype), lambda path, linear: replacement(path, linear, kind))
     return Janus(loaded.model.eval(), loaded.processor, str(name), loaded.untrained)
 
 

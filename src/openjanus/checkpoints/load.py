@@ -4,6 +4,7 @@ The model is built on the meta device, which takes no memory, and every tensor i
 need no change of dtype or device stay views of the file's memory map: pages come in when they are used.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,9 @@ from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.janus import JanusModel
 from openjanus.processing.prompts import Processor
 
+# A linear layer's name and the layer -> what takes its place, None if it stays.
+Replacement = Callable[[str, nn.Linear], nn.Module | None]
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -57,11 +61,17 @@ class Checkpoint:
         return self.companions.untrained
 
 
-def load_checkpoint(name: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Checkpoint:
+def load_checkpoint(
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    replacement: Replacement = lambda name, linear: None,
+) -> Checkpoint:
     """The checkpoint of a bundled name, a folder in any layout, or a Hugging Face id.
 
     dtype None is the checkpoint's own (of mixed ones, that of most bytes). A VAE in float16 becomes float32, where it does not
     overflow. A JanusFlow whose VAE is nowhere to be found loads without it: it reads images, and painting says what is missing.
+    replacement: asked for every linear layer when its weights are there, by its name; what it returns takes the layer's place.
     CheckpointError and ConfigError say in one line what is wrong and what to do.
     """
     folder = find_checkpoint(name)
@@ -74,7 +84,7 @@ def load_checkpoint(name: str | Path, device: str | torch.device = "cpu", dtype:
         model.generation.vae = None
     wanted = slots(model)
     main = fit_weights(folder, weights, layouts_of(config.generation), without_vae(wanted))
-    place = _Placing(model, torch.device(device))
+    place = _Placing(model, torch.device(device), replacement)
     place.fill(main, weights, dtype or weights.dtype, open_extra(folder))
     if vae_folder is not None:
         vae_weights = open_weights(vae_folder)
@@ -152,9 +162,10 @@ def read_extra(name: str, slot: Slot, extra: SafetensorsFile | None, dtype: torc
 class _Placing:
     """Puts tensors into a model of the meta device, converting one at a time."""
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, replacement: Replacement) -> None:
         self.model = model
         self.device = device
+        self.replacement = replacement
         self.slots = slots(model)
 
     def fill(self, fit: Fit, weights: Weights, dtype: torch.dtype, extra: SafetensorsFile | None) -> None:
@@ -172,3 +183,8 @@ class _Placing:
             former = module._parameters[leaf]
             assert former is not None
             module._parameters[leaf] = nn.Parameter(tensor, requires_grad=former.requires_grad)
+        if isinstance(module, nn.Linear) and not any(parameter.is_meta for parameter in module.parameters()):
+            new = self.replacement(path, module)
+            if new is not None:
+                parent, _, last = path.rpartition(".")
+                setattr(self.model.get_submodule(parent), last, new)

@@ -35,6 +35,7 @@ def chat(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder painted images go to.")] = Path("out"),
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = "none",
 ) -> None:
     """Talk with a model: text, /image PATH, /generate PROMPT, /reset, /save FILE."""
     from openjanus.cli.console import load_model
@@ -44,7 +45,7 @@ def chat(
         raise PromptError("chat reads what you type from standard input, which is closed; start it in a terminal")
     text = TextOptions(max_tokens, temperature, top_p, seed=seed)
     image = ImageOptions(seed=seed, guidance=guidance, steps=steps)
-    session = Session(load_model(model, device, dtype), text, image, output)
+    session = Session(load_model(model, device, dtype, quantize), text, image, output)
     print(f"{session.janus.name}. Type a question, or /help.")
     while True:
         try:

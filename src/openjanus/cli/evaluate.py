@@ -24,6 +24,7 @@ def evaluate(
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = "none",
     as_json: options.Json = False,
 ) -> None:
     """Measure a model: scores with 95 % intervals, the same for everyone who asks with the same seed.
@@ -45,7 +46,7 @@ def evaluate(
         raise PromptError(f"there is no benchmark {unknown[0]!r}; there is {known}")
     folder = None if output is None else new_folder(output)
     gallery = Gallery()
-    janus = load_model(model, device, dtype)
+    janus = load_model(model, device, dtype, quantize)
     with progress_bar("shapes") as progress:
         size = janus.processor.images.config.image_size
         report = run_benchmark(janus, images_per_prompt, seed=seed, limit=limit, size=size, progress=progress, keep=gallery.keep)

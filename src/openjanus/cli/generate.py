@@ -22,6 +22,7 @@ def generate(
     model: options.Model = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = "none",
     as_json: options.Json = False,
 ) -> None:
     """Paint images of a prompt, and print where they are.
@@ -36,7 +37,7 @@ def generate(
 
     asked = ImageOptions(n, seed, guidance, temperature, top_p, top_k, steps)
     prepare_output(output)
-    janus = load_model(model, device, dtype)
+    janus = load_model(model, device, dtype, quantize)
     with progress_bar("painting") as progress:
         pictures = janus.paint(prompt, asked, progress)
     paths = save_pictures(pictures, output, janus.name)

@@ -22,6 +22,7 @@ def understand(
     system_prompt: Annotated[str | None, typer.Option(help="Instead of the model's usual system prompt.")] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = "none",
     as_json: options.Json = False,
 ) -> None:
     """Answer a question about images.
@@ -35,7 +36,7 @@ def understand(
 
     text = _standard_input() if question == "-" else question
     asked = TextOptions(max_tokens, temperature, top_p, top_k, tuple(stop or ()), seed)
-    janus = load_model(model, device, dtype)
+    janus = load_model(model, device, dtype, quantize)
     system = [] if system_prompt is None else [Message("system", system_prompt)]
     pieces = janus.chat([*system, Message("user", text, tuple(image or ()))], asked)
     if as_json:

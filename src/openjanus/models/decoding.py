@@ -55,7 +55,7 @@ class TextDecoding:
     """The answers that a model has in the making, a token each a step."""
 
     def __init__(self, language: Llama, lanes: int) -> None:
-        device = language.lm_head.weight.device
+        device = language.model.norm.weight.device
         self._language = language
         self._last = torch.zeros(lanes, dtype=torch.int64, device=device)
         self._sampling = Sampling(lanes, device)

@@ -41,12 +41,12 @@ class JanusModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the language model lives."""
-        return self.language.lm_head.weight.device
+        return self.language.model.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the language model computes in."""
-        return self.language.lm_head.weight.dtype
+        return self.language.model.norm.weight.dtype
 
     def losses(self, batch: TrainingBatch, alignment: Alignment | None = None) -> dict[str, tuple[Tensor, int]]:
         """Sum and number of the losses of a packed batch: "text" over labelled tokens, "image" as the generation pathway counts

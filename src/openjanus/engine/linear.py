@@ -1,0 +1,116 @@
+"""Linear layers that hold their weights as a processor reads them fastest, and what of a model they replace.
+
+Decoding reads every weight once a step, so a step costs what its bytes cost: int8 halves them, int4 quarters them. Activations
+stay bfloat16. Applied from outside, once, when a model is loaded; what is replaced can be neither trained nor saved as it was.
+Dims: N outputs, K inputs, M rows of a step.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openjanus.errors import ConfigError
+
+Quantization = Literal["none", "int8", "int4"]
+GROUP = 32  # inputs that share a scale, of int4
+# The parts whose weights are read in every step: the language model and both heads. Pathways run once an image.
+_QUANTIZED = ("language.model.layers.", "language.lm_head", "generation.head.")
+# More rows than this are faster against weights made whole again.
+_FEW = 8
+
+
+class Packed(nn.Module):
+    """Weights in bfloat16, laid out once for the CPU's matrix kernels."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., N] of x [..., K]."""
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return y
+
+
+class Int8(nn.Module):
+    """Weights as whole numbers from -127 to 127 with a scale for each output."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()
+        scale = weight.abs().amax(1).clamp(min=1e-8) / 127
+        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
+        self.register_buffer("scale", scale.bfloat16())
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., N] of x [..., K], in x's dtype."""
+        rows = x.reshape(-1, x.shape[-1]).bfloat16()
+        if len(rows) <= _FEW and x.device.type == "cpu":
+            y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
+        else:
+            y = F.linear(rows, self.weight.to(rows.dtype)) * self.scale
+        return _finished(y, x, self.bias)
+
+
+class Int4(nn.Module):
+    """Weights as whole numbers from 0 to 15; every GROUP inputs of an output share a scale and a smallest value."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()
+        groups = weight.unflatten(1, (-1, GROUP))
+        low, high = groups.amin(2), groups.amax(2)
+        scale = ((high - low) / 15).clamp(min=1e-8).bfloat16()
+        # The kernels count from 8: w = (q - 8) * scale + zero.
+        zero = (low + 8 * scale.float()).bfloat16()
+        whole = ((groups - zero[..., None].float()) / scale[..., None].float() + 8).round().clamp(0, 15)
+        whole = whole.flatten(1).to(torch.int32)
+        self.register_buffer("scales", torch.stack((scale, zero), dim=-1).transpose(0, 1).contiguous())
+        self.on_cpu = whole.device.type == "cpu"
+        if self.on_cpu:
+            self.register_buffer("weight", torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 2))
+        else:
+            pairs = whole.to(torch.uint8)
+            self.register_buffer("weight", torch._convert_weight_to_int4pack(pairs[:, ::2] << 4 | pairs[:, 1::2], 8))
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., N] of x [..., K], in x's dtype."""
+        rows = x.reshape(-1, x.shape[-1]).bfloat16()
+        if self.on_cpu:
+            y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.weight, GROUP, self.scales)
+        else:
+            y = torch._weight_int4pack_mm(rows, self.weight, GROUP, self.scales)
+        return _finished(y, x, self.bias)
+
+
+def _finished(y: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+    y = y.to(x.dtype)
+    return (y if bias is None else y + bias).unflatten(0, x.shape[:-1])
+
+
+def check_quantization(name: str, device: torch.device) -> Quantization:
+    """The quantisation of that name; ConfigError if there is none, or not on this device."""
+    if name not in ("none", "int8", "int4"):
+        raise ConfigError(f"quantize is {name!r}; it must be none, int8 or int4")
+    if name == "int4" and device.type == "mps":
+        raise ConfigError("int4 runs on CPUs and CUDA GPUs; choose int8 on this device")
+    return name  # type: ignore[return-value]
+
+
+def replacement(name: str, linear: nn.Linear, quantize: Quantization) -> nn.Module | None:
+    """What takes the place of a linear layer of that name of a model; None if it stays. Its weights are where they will run.
+
+    To be asked layer by layer while a model is loaded, so that it never lies in memory whole. A layer stays whose sizes the
+    kernels do not take: they want multiples of 32 inputs and of 16 outputs.
+    """
+    if quantize != "none" and name.startswith(_QUANTIZED):
+        if linear.in_features % GROUP or linear.out_features % 16:
+            return None
+        return Int8(linear) if quantize == "int8" else Int4(linear)
+    packs = linear.weight.device.type == "cpu" and linear.weight.dtype == torch.bfloat16
+    return Packed(linear) if packs and name.startswith(_QUANTIZED) and torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
