@@ -38,6 +38,9 @@ class Packed(nn.Module):
 class Int8(nn.Module):
     """Weights as whole numbers from -127 to 127 with a scale for each output."""
 
+    weight: Tensor
+    scale: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
@@ -58,6 +61,9 @@ class Int8(nn.Module):
 
 class Int4(nn.Module):
     """Weights as whole numbers from 0 to 15; every GROUP inputs of an output share a scale and a smallest value."""
+
+    weight: Tensor
+    scales: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
