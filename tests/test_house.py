@@ -24,6 +24,7 @@ FLOORS = {
     "janus": 4,
     "train": 5,
     "evaluate": 5,
+    "bench": 5,
     "serve": 5,
     "cli": 6,
     "__init__": 7,

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from openjanus.cli import chat, convert, evaluate, generate, inspect, train, understand
+from openjanus.cli import bench, chat, convert, evaluate, generate, inspect, train, understand
 from openjanus.cli.console import NO_MEMORY, fail
 from openjanus.errors import JanusError
 
@@ -24,6 +24,7 @@ for command in (
     evaluate.evaluate,
     inspect.inspect,
     convert.convert,
+    bench.bench,
 ):
     app.command()(command)
 

@@ -84,6 +84,11 @@ class Engine:
         return len(self._queue)
 
     @property
+    def reading(self) -> bool:
+        """Whether something waits for its prompt to be read."""
+        return bool(self._queue or self._reading)
+
+    @property
     def rows(self) -> int:
         """Rows that have a lane."""
         return len(self._lanes) - self._lanes.free
@@ -188,12 +193,14 @@ class Engine:
             self._expire(events)
             self._admit()
             strips = self._read(events)
+            self._begin_read()
             tokens = self._batch.step([strip for _, strip in strips])
             for row, strip in strips:
                 self._lanes.extend(row.lane, row.keys[row.entries : row.entries + len(strip.x)])
                 row.entries += len(strip.x)
             self._tell_answers(tokens, events)
             self._tell_pictures(events)
+            self._begin_read()
         except (torch.OutOfMemoryError, MemoryError):
             for number in list(self._live):
                 self._fail(number, EngineError("too little memory for all that ran at once; allow fewer lanes"), events)
@@ -244,7 +251,7 @@ class Engine:
         return self.rows == 0
 
     def _read(self, events: list[Event]) -> list[tuple[Row, Strip]]:
-        """What is read of prompts in this step; a job whose prompts are read takes its first step in it."""
+        """What is read of prompts in this step."""
         strips: list[tuple[Row, Strip]] = []
         budget = self.options.chunk
         ahead: list[Row] = []
@@ -260,13 +267,16 @@ class Engine:
                         budget -= len(x)
                     if row.unread:
                         ahead.append(row)
-                if all(row.started and row.unread == 0 for row in job.rows):
-                    self._reading.remove(job)
-                    self._batch.join(job)
             except JanusError as error:
                 strips = [(row, strip) for row, strip in strips if row not in job.rows]
                 self._fail(job.request, error, events)
         return strips
+
+    def _begin_read(self) -> None:
+        """Jobs whose prompts are read take steps from now on."""
+        for job in [job for job in self._reading if all(row.started and not row.unread for row in job.rows)]:
+            self._reading.remove(job)
+            self._batch.join(job)
 
     def _start_reading(self, row: Row, ahead: Sequence[Row]) -> bool:
         """Begin a row behind what is known of its prompt already; False while somebody else is reading more of it."""

@@ -47,11 +47,12 @@ class KeyValueCache:
     def write(self, layer: int, lanes: slice, entries: Tensor, keys: Tensor, values: Tensor, upto: int) -> tuple[Tensor, Tensor]:
         """A layer's keys and values [R, Hkv, upto, Dh] of R lanes' first `upto` entries, after writing new ones
         [R, Hkv, T, Dh] at entries, int64 [R, T]."""
-        place = entries[:, None, :, None].expand_as(keys)
-        old_keys, old_values = self.keys[layer, lanes], self.values[layer, lanes]
-        old_keys.scatter_(2, place, keys)
-        old_values.scatter_(2, place, values)
-        return old_keys[:, :, :upto], old_values[:, :, :upto]
+        held_keys, held_values = self.keys[layer, lanes], self.values[layer, lanes]
+        rows = torch.arange(len(entries), device=entries.device)[:, None]
+        # Not scatter_, which takes sixty times as long for bfloat16 on a CPU.
+        held_keys[rows, :, entries] = keys.transpose(1, 2)
+        held_values[rows, :, entries] = values.transpose(1, 2)
+        return held_keys[:, :, :upto], held_values[:, :, :upto]
 
     def copy(self, source: int, target: int, entries: int) -> None:
         """Put the first entries of one lane into another."""

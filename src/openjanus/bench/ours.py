@@ -1,0 +1,57 @@
+"""Our side of a benchmark: requests through the engine, timed step by step."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from openjanus.bench.timing import Times, now
+from openjanus.engine.engine import Engine, EngineOptions
+from openjanus.engine.request import Request
+from openjanus.janus import Janus
+
+
+class Ours:
+    """Requests that run together, for at most so many steps."""
+
+    def __init__(self, janus: Janus, requests: Sequence[Request], steps: int) -> None:
+        self._janus, self._requests, self._steps = janus, requests, steps
+
+    def run(self) -> Times:
+        """Once, in an engine that has seen nothing before."""
+        engine = Engine(self._janus.model, self._janus.processor, EngineOptions(chunk=1 << 20))
+        times, device = Times(), self._janus.model.device
+        numbers = [engine.submit(request) for request in self._requests]
+        start = now(device)
+        while engine.reading:
+            engine.step()
+        times.prompt.append(now(device) - start)
+        while not engine.idle and len(times.steps) < self._steps:
+            start = now(device)
+            engine.step()
+            times.steps.append(now(device) - start)
+        if engine.idle:
+            # The last step brought the pixels too.
+            last = times.steps.pop()
+            times.end.append(last - sorted(times.steps)[len(times.steps) // 2])
+        for number in numbers:
+            engine.cancel(number)
+        return times
+
+
+def step_bytes(janus: Janus, images: bool) -> int:
+    """Bytes of weights that a step of one position a row must read: the language model's blocks and the head."""
+    model = janus.model
+    head: nn.Module = model.generation.head if images and hasattr(model.generation, "head") else model.language.lm_head
+    return sum(_bytes(module) for module in (model.language.model.layers, head))
+
+
+def _bytes(module: nn.Module) -> int:
+    total = 0
+    for part in module.modules():
+        tensors = [*part._parameters.values(), *part._buffers.values()]
+        packed = getattr(part, "weight", None)
+        if isinstance(packed, torch.Tensor) and packed.is_mkldnn:
+            tensors.append(packed)
+        total += sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+    return total

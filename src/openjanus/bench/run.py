@@ -1,0 +1,147 @@
+"""What `openjanus bench` measures, and the report of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import torch
+
+from openjanus.bench.models import janus_of, preset
+from openjanus.bench.ours import Ours, step_bytes
+from openjanus.bench.peer import EagerCodes, EagerFlow, EagerText, Peer
+from openjanus.bench.timing import Side, Times, bandwidth, interleaved, now
+from openjanus.checkpoints.load import build_empty
+from openjanus.config import FlowGenerationConfig, JanusConfig
+from openjanus.engine.linear import Quantization
+from openjanus.engine.memory import lane_bytes
+from openjanus.engine.request import ImageRequest, Request, TextRequest
+from openjanus.errors import ConfigError
+from openjanus.janus import Janus, load
+from openjanus.types import ImageOptions, Message, TextOptions
+
+WORDS = "a red circle left of a blue star on a grey ground, seen from above"
+QUESTION = "Describe what can be seen in this picture, from left to right."
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is measured.
+
+    kind: generate, understand or flow; model: a preset or a checkpoint; n: images of a prompt; prompts: requests at a time;
+    steps: of an image or answer, None: all of them (an answer's are 64).
+    """
+
+    kind: str
+    model: str
+    n: int = 1
+    prompts: int = 1
+    steps: int | None = None
+    rounds: int = 3
+    quantize: Quantization = "none"
+    peer: str | None = None
+
+
+def measure(work: Work, device: torch.device, dtype: torch.dtype, note: Callable[[str], None]) -> dict[str, Any]:
+    """The report of a piece of work, as JSON: our times, the peer's, the ratios, the share of the limit that memory sets."""
+    if work.peer not in (None, "eager"):
+        raise ConfigError(f"the peer is {work.peer!r}; it must be eager")
+    note(f"making {work.model}")
+    janus = janus_of(work.model, device, dtype, work.quantize)
+    config = janus.model.config
+    flow = isinstance(config.generation, FlowGenerationConfig)
+    if (work.kind == "flow") != flow and work.kind != "understand":
+        way, right = ("a flow", "flow") if flow else ("codes", "generate")
+        raise ConfigError(f"{work.model} paints with {way}; measure {right}")
+    full = config.generation.steps(30) if work.kind != "understand" else 64
+    steps = min(work.steps or full, full)
+    janus.processor.tokenizer.eos = -1  # random weights would end an answer at random
+    requests = _requests(work, janus, full if work.kind == "flow" else steps)
+    sides: dict[str, Side] = {"ours": Ours(janus, requests, steps)}
+    if work.peer:
+        note("making the peer")
+        sides["peer"] = _peer(work, janus, config, steps, device, dtype)
+    times = interleaved(sides, work.rounds, note)
+    report = {"work": vars(work) | {"steps": steps}, "device": _device(device), "dtype": str(dtype).removeprefix("torch.")}
+    report |= {"threads": torch.get_num_threads(), "ours": times["ours"].to_json()}
+    if "peer" in times:
+        report |= {"peer": times["peer"].to_json()} | _ratios(times["ours"], times["peer"], steps, whole=steps == full)
+    if work.kind != "flow":
+        read = step_bytes(janus, work.kind == "generate")
+        speed = bandwidth(device)
+        report |= {"step_bytes": read, "bandwidth_gb_s": round(speed / 1e9, 1)}
+        report |= {"limit_fraction": round(read / speed / median(times["ours"].steps), 3)}
+    return report
+
+
+def _requests(work: Work, janus: Janus, steps: int) -> list[Request]:
+    if work.kind == "understand":
+        prompt = janus.processor.understanding_prompt([Message("user", QUESTION)])
+        return [TextRequest(prompt, TextOptions(steps + 1)) for _ in range(work.prompts)]
+    options = ImageOptions(n=work.n, seed=0, steps=steps)
+    return [ImageRequest(f"{WORDS}, {number}", replace(options, seed=number)) for number in range(work.prompts)]
+
+
+def _peer(work: Work, janus: Janus, config: JanusConfig, steps: int, device: torch.device, dtype: torch.dtype) -> Side:
+    peer, processor = Peer(config, device, dtype), janus.processor
+    if work.kind == "understand":
+        ids = processor.understanding_prompt([Message("user", QUESTION)]).ids
+        return EagerText(peer, ids.expand(work.prompts, -1), steps)
+    prompt = processor.generation_prompt(f"{WORDS}, 0")
+    images = work.n * work.prompts
+    ids = torch.stack([prompt.ids] * images + [processor.blank(prompt).ids] * images)
+    if work.kind == "flow":
+        return EagerFlow(peer, ids, config.generation.steps(30), steps)
+    return EagerCodes(peer, ids, steps)
+
+
+def _ratios(ours: Times, peer: Times, steps: int, whole: bool) -> dict[str, Any]:
+    """How many times as long the peer takes."""
+    ratios: dict[str, Any] = {"ratio": round(median(peer.steps) / median(ours.steps), 3)}
+    ratios["prompt_ratio"] = round(median(peer.prompt) / median(ours.prompt), 3)
+    if whole and peer.end and ours.end:
+        ratios["image_ratio"] = round(peer.whole(steps) / ours.whole(steps), 3)
+    return ratios
+
+
+def measure_load(
+    name: str, device: torch.device, dtype: torch.dtype | None, quantize: Quantization, rounds: int
+) -> dict[str, Any]:
+    """Seconds from the name of a checkpoint to a model that is ready."""
+    seconds = []
+    for _ in range(rounds):
+        start = now(device)
+        load(name, device, dtype, quantize)
+        seconds.append(now(device) - start)
+    return {"model": name, "quantize": quantize, "seconds": {"median": round(median(seconds), 3), "min": round(min(seconds), 3)}}
+
+
+def memory(name: str, dtype: torch.dtype, quantize: Quantization, entries: int | None) -> dict[str, Any]:
+    """Bytes that a published model takes before anything has run: weights, and the cache of a row. Counted, not measured."""
+    config = preset(name)
+    per_image = config.generation.positions + 64
+    used = entries or per_image
+    # Of one layer's sizes, as it will lie in memory.
+    model = build_empty(replace(config, language=replace(config.language, num_hidden_layers=1)))
+    layer = sum(p.numel() for p in model.language.model.layers.parameters())
+    model = build_empty(config)
+    whole = sum(p.numel() for p in model.state_dict().values())
+    read = layer * config.language.num_hidden_layers + model.language.lm_head.weight.numel()
+    read += sum(p.numel() for p in model.generation.head.parameters()) if hasattr(model.generation, "head") else 0
+    bits = {"none": 8.0 * dtype.itemsize, "int8": 8.0, "int4": 5.0}[quantize]
+    weights = int((whole - read) * dtype.itemsize + read * bits / 8)
+    row = lane_bytes(config.language, dtype, used)
+    return {
+        "preset": name,
+        "quantize": quantize,
+        "weights_mib": weights >> 20,
+        "positions": used,
+        "cache_of_a_row_mib": row >> 20,
+        "one_guided_image_mib": (weights + 2 * row) >> 20,
+    }
+
+
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
