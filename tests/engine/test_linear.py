@@ -24,7 +24,7 @@ def linear(inputs: int = 96, outputs: int = 64, bias: bool = False) -> nn.Linear
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 40])
-@pytest.mark.parametrize(("kind", "error"), [(Packed, 1e-6), (Int8, 0.01), (Int4, 0.09)])
+@pytest.mark.parametrize(("kind", "error"), [(Packed, 1e-6), (Int8, 0.02), (Int4, 0.09)])
 def test_a_layer_gives_nearly_what_it_gave(kind: type[nn.Module], error: float, rows: int, bias: bool):
     layer = linear(bias=bias)
     x = torch.randn(1, rows, 96, dtype=torch.bfloat16)

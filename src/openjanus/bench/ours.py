@@ -9,6 +9,7 @@ from openjanus.bench.timing import Times, now
 from openjanus.engine.engine import Engine, EngineOptions
 from openjanus.engine.request import Request
 from openjanus.janus import Janus
+from openjanus.models.token_generation import TokenGeneration
 
 
 class Ours:
@@ -42,8 +43,12 @@ class Ours:
 def step_bytes(janus: Janus, images: bool) -> int:
     """Bytes of weights that a step of one position a row must read: the language model's blocks and the head."""
     model = janus.model
-    head: nn.Module = model.generation.head if images and hasattr(model.generation, "head") else model.language.lm_head
-    return sum(_bytes(module) for module in (model.language.model.layers, head))
+    read: list[nn.Module] = [model.language.model.layers]
+    if images and isinstance(model.generation, TokenGeneration):
+        read.append(model.generation.head)
+    elif not images:
+        read.append(model.language.lm_head)
+    return sum(_bytes(module) for module in read)
 
 
 def _bytes(module: nn.Module) -> int:

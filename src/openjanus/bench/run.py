@@ -18,6 +18,7 @@ from openjanus.engine.memory import lane_bytes
 from openjanus.engine.request import ImageRequest, Request, TextRequest
 from openjanus.errors import ConfigError
 from openjanus.janus import Janus, load
+from openjanus.models.token_generation import TokenGeneration
 from openjanus.types import ImageOptions, Message, TextOptions
 
 WORDS = "a red circle left of a blue star on a grey ground, seen from above"
@@ -62,7 +63,11 @@ def measure(work: Work, device: torch.device, dtype: torch.dtype, note: Callable
         note("making the peer")
         sides["peer"] = _peer(work, janus, config, steps, device, dtype)
     times = interleaved(sides, work.rounds, note)
-    report = {"work": vars(work) | {"steps": steps}, "device": _device(device), "dtype": str(dtype).removeprefix("torch.")}
+    report: dict[str, Any] = {
+        "work": vars(work) | {"steps": steps},
+        "device": _device(device),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
     report |= {"threads": torch.get_num_threads(), "ours": times["ours"].to_json()}
     if "peer" in times:
         report |= {"peer": times["peer"].to_json()} | _ratios(times["ours"], times["peer"], steps, whole=steps == full)
@@ -127,7 +132,8 @@ def memory(name: str, dtype: torch.dtype, quantize: Quantization, entries: int |
     model = build_empty(config)
     whole = sum(p.numel() for p in model.state_dict().values())
     read = layer * config.language.num_hidden_layers + model.language.lm_head.weight.numel()
-    read += sum(p.numel() for p in model.generation.head.parameters()) if hasattr(model.generation, "head") else 0
+    if isinstance(model.generation, TokenGeneration):
+        read += sum(p.numel() for p in model.generation.head.parameters())
     bits = {"none": 8.0 * dtype.itemsize, "int8": 8.0, "int4": 5.0}[quantize]
     weights = int((whole - read) * dtype.itemsize + read * bits / 8)
     row = lane_bytes(config.language, dtype, used)
@@ -143,5 +149,3 @@ def memory(name: str, dtype: torch.dtype, quantize: Quantization, entries: int |
 
 def _device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-

@@ -1,0 +1,84 @@
+"""`openjanus bench`, on small checkpoints; what a number is worth is for people to judge."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from openjanus.bench.models import fill
+from openjanus.checkpoints.load import build_empty
+from openjanus.cli import main
+from openjanus.config import PRESETS
+
+Capture = pytest.CaptureFixture[str]
+
+
+def bench(capsys: Capture, *arguments: object) -> dict[str, Any]:
+    """The report of a command that works."""
+    assert main(["bench", *map(str, arguments), "--json"]) == 0
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return report
+
+
+def kind_of(checkpoint: Path) -> str:
+    return "flow" if checkpoint.name == "janusflow" else "generate"
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_a_report_has_prompt_step_and_the_share_of_the_limit(checkpoint: Path, quantize: str, capsys: Capture):
+    report = bench(capsys, "understand", "--model", checkpoint, "--tokens", 3, "--rounds", 2, "--quantize", quantize)
+    assert set(report["ours"]) == {"prompt_ms", "step_ms"}
+    assert report["ours"]["step_ms"]["count"] == 2 * 3
+    assert report["limit_fraction"] > 0 and report["step_bytes"] > 0 and report["bandwidth_gb_s"] > 0
+    assert report["work"]["steps"] == 3
+
+
+def test_steps_of_images_are_measured_up_to_the_pixels_or_cut_short(checkpoint: Path, capsys: Capture):
+    short = bench(capsys, kind_of(checkpoint), "--model", checkpoint, "--steps", 2, "--rounds", 1, "-n", 2, "--prompts", 2)
+    assert short["ours"]["step_ms"]["count"] == 2 and "end_ms" not in short["ours"]
+    whole = bench(capsys, kind_of(checkpoint), "--model", checkpoint, "--rounds", 1)
+    assert whole["ours"]["end_ms"]["count"] == 1
+
+
+@pytest.mark.xdist_group("transformers")
+def test_the_peer_runs_the_same_work_in_the_same_run(checkpoint: Path, capsys: Capture):
+    pytest.importorskip("transformers", reason="the peer is built on transformers, which is not installed")
+    for kind in (kind_of(checkpoint), "understand"):
+        report = bench(capsys, kind, "--model", checkpoint, "--steps", 2, "--rounds", 1, "--peer", "eager")
+        assert report["ratio"] > 0 and report["prompt_ratio"] > 0
+        assert report["peer"]["step_ms"]["count"] == report["ours"]["step_ms"]["count"] == 2
+        assert "image_ratio" not in report
+    report = bench(capsys, kind_of(checkpoint), "--model", checkpoint, "--rounds", 1, "--peer", "eager")
+    assert report["image_ratio"] > 0
+
+
+def test_loading_is_timed_and_memory_counted_before_anything_runs(checkpoint: Path, capsys: Capture):
+    assert bench(capsys, "load", "--model", checkpoint, "--rounds", 2)["seconds"]["min"] > 0
+    sizes = {quantize: bench(capsys, "memory", "--quantize", quantize)["weights_mib"] for quantize in ("none", "int8", "int4")}
+    assert sizes["none"] > sizes["int8"] > sizes["int4"]
+    seven = bench(capsys, "memory", "--preset", "janus-pro-7b", "--quantize", "int4")
+    assert seven["one_guided_image_mib"] < 8 * 1024
+    longer = bench(capsys, "memory", "--preset", "janus-pro-7b", "--quantize", "int4", "--steps", 4096)
+    assert longer["cache_of_a_row_mib"] > 5 * seven["cache_of_a_row_mib"]
+
+
+def test_mistakes_are_said(checkpoint: Path, capsys: Capture):
+    assert main(["bench", "generate", "--preset", "janus-2b"]) == 2
+    wrong = "generate" if kind_of(checkpoint) == "flow" else "flow"
+    assert main(["bench", wrong, "--model", str(checkpoint)]) == 2
+    assert main(["bench", "understand", "--model", str(checkpoint), "--peer", "llama"]) == 2
+    told = capsys.readouterr().err
+    assert "janus-2b" in told and f"measure {kind_of(checkpoint)}" in told and "it must be eager" in told
+
+
+def test_every_tensor_of_a_preset_is_filled():
+    config = PRESETS["janus-1.3b"]
+    model = build_empty(config)
+    model.language.model.layers = model.language.model.layers[:1]
+    model.understanding.encoder.vision_tower.blocks = model.understanding.encoder.vision_tower.blocks[:1]
+    model.language.lm_head = model.language.model.embed_tokens = torch.nn.Identity()  # type: ignore[assignment]
+    fill(model, torch.device("cpu"), torch.bfloat16, "int4")
+    left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    assert not left
