@@ -155,7 +155,7 @@ def load(
     """
     where = pick_device(device)
     kind = check_quantization(quantize, where)
-    loaded = load_checkpoint(name, where, pick_dtype(dtype), lambda path, linear: replacement(path, linear, kind))
+    loaded = load_checkpoint(name, where, pick_dtype(dtype), lambda path, module: replacement(path, module, kind))
     return Janus(loaded.model.eval(), loaded.processor, str(name), loaded.untrained)
 
 

@@ -1,5 +1,6 @@
 """Layers that hold their weights packed or quantised, and which layers of a model they replace."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from openjanus.engine.linear import GROUP, Int4, Int8, Packed, check_quantizatio
 from openjanus.errors import ConfigError
 from openjanus.janus import load
 from openjanus.models.adaptors import ImageHead
+from openjanus.models.llama import Llama
 
 SHAPES = Path(__file__).resolve().parents[2] / "examples" / "images" / "shapes.png"
 
@@ -59,13 +61,30 @@ def test_a_weight_of_zeros_stays_zero():
 
 def test_only_what_every_step_reads_is_replaced():
     layer = linear()
-    for name in ("language.model.layers.3.mlp.up_proj", "language.lm_head", "generation.head.vision_head"):
+    for name in ("language.lm_head", "generation.head.vision_head"):
         assert isinstance(replacement(name, layer, "int8"), Int8)
         assert isinstance(replacement(name, layer, "int4"), Int4)
     for name in ("understanding.adaptor.layers.0", "generation.adaptor.layers.0", "generation.decoder_adaptor"):
         assert replacement(name, layer, "int8") is None
     assert replacement("language.lm_head", linear(40, 64), "int4") is None, "sizes that the kernels do not take"
     assert replacement("language.lm_head", layer.float(), "none") is None
+
+
+@pytest.mark.parametrize(("quantize", "error"), [("none", 0.02), ("int8", 0.05), ("int4", 0.4)])
+def test_a_block_whose_layers_are_joined_gives_nearly_what_it_gave(quantize: str, error: float):
+    config = dataclasses.replace(tiny.CONFIGS["janus"].language, hidden_size=64, num_attention_heads=4, num_key_value_heads=2)
+    torch.manual_seed(0)
+    model = Llama(config).bfloat16().eval().requires_grad_(False)
+    ids = torch.arange(20)[None]
+    wanted = model(model.embed(ids), ids).float()
+    for name, module in list(model.named_modules()):
+        replacement(f"language.{name}", module, quantize)  # type: ignore[arg-type]
+    kinds = {"none": Packed, "int8": Int8, "int4": Int4}
+    block = model.model.layers[0]
+    assert [type(part) for part in block.modules() if isinstance(part, Packed | Int8 | Int4)] == [kinds[quantize]] * 4
+    assert not [part for part in block.modules() if isinstance(part, nn.Linear)]
+    given = model(model.embed(ids), ids).float()
+    assert (given - wanted).norm() < error * wanted.norm()
 
 
 def test_words_that_are_no_quantisation_are_refused():
@@ -75,22 +94,22 @@ def test_words_that_are_no_quantisation_are_refused():
         check_quantization("int4", torch.device("mps"))
 
 
-def test_a_layer_is_replaced_as_soon_as_it_is_whole(variant: str, tmp_path: Path):
+def test_modules_are_told_of_once_when_they_are_whole_and_inner_ones_first(variant: str, tmp_path: Path):
     save_checkpoint(tiny.tiny_model(variant, torch.bfloat16), tiny.tiny_processor(variant), tmp_path / "model")
-    seen: list[str] = []
+    told: list[str] = []
 
-    def watch(name: str, layer: nn.Linear) -> nn.Module | None:
-        assert not any(parameter.is_meta for parameter in layer.parameters())
-        seen.append(name)
-        return Int8(layer) if name.startswith("language.model.layers.0.mlp") else None
+    def watch(name: str, module: nn.Module) -> nn.Module | None:
+        assert not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
+        assert not any(name.startswith(f"{earlier}.") for earlier in told), "what is around a module comes after it"
+        told.append(name)
+        return Int8(module) if name == "language.lm_head" and isinstance(module, nn.Linear) else None
 
-    model = load_checkpoint(tmp_path / "model", replacement=watch).model
-    assert len(seen) == len(set(seen))
-    assert {name for name, module in model.named_modules() if isinstance(module, Int8)} == {
-        f"language.model.layers.0.mlp.{name}_proj" for name in ("gate", "up", "down")
-    }
-    layers = {name for name, module in tiny.tiny_model(variant).named_modules() if isinstance(module, nn.Linear)}
-    assert set(seen) == layers
+    model = load_checkpoint(tmp_path / "model", placed=watch).model
+    assert len(told) == len(set(told))
+    assert isinstance(model.language.lm_head, Int8)
+    holders = {name for name, module in tiny.tiny_model(variant).named_modules() if name and [*module.parameters(recurse=False)]}
+    assert holders <= set(told)
+    assert "language.model.layers.0" in told and "language" in told
 
 
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from openjanus.checkpoints.load import build_empty, load_checkpoint
+from openjanus.checkpoints.load import build_empty, load_checkpoint, tell
 from openjanus.config import PRESETS, JanusConfig
 from openjanus.engine.linear import Quantization, replacement
 from openjanus.errors import ConfigError
@@ -50,9 +50,8 @@ def fill(model: nn.Module, device: torch.device, dtype: torch.dtype, quantize: Q
                 module._buffers[leaf] = filled
             else:
                 module._parameters[leaf] = nn.Parameter(filled, requires_grad=False)
-        if pack and isinstance(module, nn.Linear) and (new := replacement(path, module, quantize)) is not None:
-            parent, _, last = path.rpartition(".")
-            setattr(model.get_submodule(parent), last, new)
+        if pack:
+            tell(model, path, lambda name, whole: replacement(name, whole, quantize))
 
 
 def _filled(meta: Tensor, tile: Tensor, leaf: str) -> Tensor:

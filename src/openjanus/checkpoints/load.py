@@ -36,8 +36,8 @@ from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.janus import JanusModel
 from openjanus.processing.prompts import Processor
 
-# A linear layer's name and the layer -> what takes its place, None if it stays.
-Replacement = Callable[[str, nn.Linear], nn.Module | None]
+# A module's name and the module -> what takes its place, None if it stays.
+Placed = Callable[[str, nn.Module], nn.Module | None]
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,14 @@ def load_checkpoint(
     name: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-    replacement: Replacement = lambda name, linear: None,
+    placed: Placed = lambda name, module: None,
 ) -> Checkpoint:
     """The checkpoint of a bundled name, a folder in any layout, or a Hugging Face id.
 
     dtype None is the checkpoint's own (of mixed ones, that of most bytes). A VAE in float16 becomes float32, where it does not
     overflow. A JanusFlow whose VAE is nowhere to be found loads without it: it reads images, and painting says what is missing.
-    replacement: asked for every linear layer when its weights are there, by its name; what it returns takes the layer's place.
+    placed: told of every module, by its name, as soon as its weights are there, inner ones first; it may change it in place, and
+    what it returns takes its place.
     CheckpointError and ConfigError say in one line what is wrong and what to do.
     """
     folder = find_checkpoint(name)
@@ -84,7 +85,7 @@ def load_checkpoint(
         model.generation.vae = None
     wanted = slots(model)
     main = fit_weights(folder, weights, layouts_of(config.generation), without_vae(wanted))
-    place = _Placing(model, torch.device(device), replacement)
+    place = _Placing(model, torch.device(device), placed)
     place.fill(main, weights, dtype or weights.dtype, open_extra(folder))
     if vae_folder is not None:
         vae_weights = open_weights(vae_folder)
@@ -162,10 +163,10 @@ def read_extra(name: str, slot: Slot, extra: SafetensorsFile | None, dtype: torc
 class _Placing:
     """Puts tensors into a model of the meta device, converting one at a time."""
 
-    def __init__(self, model: nn.Module, device: torch.device, replacement: Replacement) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, placed: Placed) -> None:
         self.model = model
         self.device = device
-        self.replacement = replacement
+        self.placed = placed
         self.slots = slots(model)
 
     def fill(self, fit: Fit, weights: Weights, dtype: torch.dtype, extra: SafetensorsFile | None) -> None:
@@ -183,8 +184,15 @@ class _Placing:
             former = module._parameters[leaf]
             assert former is not None
             module._parameters[leaf] = nn.Parameter(tensor, requires_grad=former.requires_grad)
-        if isinstance(module, nn.Linear) and not any(parameter.is_meta for parameter in module.parameters()):
-            new = self.replacement(path, module)
-            if new is not None:
-                parent, _, last = path.rpartition(".")
-                setattr(self.model.get_submodule(parent), last, new)
+        tell(self.model, path, self.placed)
+
+
+def tell(model: nn.Module, path: str, placed: Placed) -> None:
+    """Tell of the module of that name if it is whole, and then of the one around it if that is whole now."""
+    module = model.get_submodule(path)
+    if not path or any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        return
+    parent, _, last = path.rpartition(".")
+    if (new := placed(path, module)) is not None:
+        setattr(model.get_submodule(parent), last, new)
+    tell(model, parent, placed)

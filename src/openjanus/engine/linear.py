@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openjanus.errors import ConfigError
+from openjanus.models.llama import MLP, Attention
 
 Quantization = Literal["none", "int8", "int4"]
 GROUP = 32  # inputs that share a scale, of int4
 # The parts whose weights are read in every step: the language model and both heads. Pathways run once an image.
-_QUANTIZED = ("language.model.layers.", "language.lm_head", "generation.head.")
+_HEADS = ("language.lm_head", "generation.head.")
 # More rows than this are faster against weights made whole again.
 _FEW = 8
 
@@ -128,15 +129,29 @@ def check_quantization(name: str, device: torch.device) -> Quantization:
     return name  # type: ignore[return-value]
 
 
-def replacement(name: str, linear: nn.Linear, quantize: Quantization) -> nn.Module | None:
-    """What takes the place of a linear layer of that name of a model; None if it stays. Its weights are where they will run.
+def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Module | None:
+    """What takes the place of a module of that name of a model, whose weights are there; None if it stays. In blocks of the
+    language model, layers of one input become one.
 
-    To be asked layer by layer while a model is loaded, so that it never lies in memory whole. A layer stays whose sizes the
+    To be told of module by module while a model is loaded, so that it never lies in memory whole. A layer stays whose sizes the
     kernels do not take: they want multiples of 32 inputs and of 16 outputs.
     """
-    if quantize != "none" and name.startswith(_QUANTIZED):
-        if linear.in_features % GROUP or linear.out_features % 16:
-            return None
-        return Int8(linear) if quantize == "int8" else Int4(linear)
+    if isinstance(module, Attention | MLP):
+        if all(_replaced(part, quantize) for part in module.children() if isinstance(part, nn.Linear)):
+            module.join(lambda linear: _packed(linear, quantize))
+            last = "o_proj" if isinstance(module, Attention) else "down_proj"
+            setattr(module, last, _packed(getattr(module, last), quantize))
+    elif isinstance(module, nn.Linear) and name.startswith(_HEADS) and _replaced(module, quantize):
+        return _packed(module, quantize)
+    return None
+
+
+def _replaced(linear: nn.Linear, quantize: Quantization) -> bool:
+    if quantize != "none":
+        return linear.in_features % GROUP == 0 and linear.out_features % 16 == 0
     packs = linear.weight.device.type == "cpu" and linear.weight.dtype == torch.bfloat16
-    return Packed(linear) if packs and name.startswith(_QUANTIZED) and torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+    return packs and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _packed(linear: nn.Linear, quantize: Quantization) -> nn.Module:
+    return {"none": Packed, "int8": Int8, "int4": Int4}[quantize](linear)

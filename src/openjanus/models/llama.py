@@ -5,7 +5,7 @@ Parameter names equal the published ones under `language_model.`. Knows embeddin
 Dims: R rows, T new positions, S positions in all, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,6 +41,21 @@ class Place(NamedTuple):
     span: Span | None = None
 
 
+class Joint(nn.Module):
+    """Several linear layers of one input as one: the weights are read in one go, the input is prepared once."""
+
+    def __init__(self, parts: Sequence[nn.Linear], make: Callable[[nn.Linear], nn.Module]) -> None:
+        super().__init__()
+        self.widths = [part.out_features for part in parts]
+        whole = nn.Linear(parts[0].in_features, sum(self.widths), bias=False, device="meta")
+        whole.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
+        self.linear = make(whole)
+
+    def forward(self, x: Tensor) -> Sequence[Tensor]:
+        """What the parts give, in their order: [..., N] each of x [..., K]."""
+        return self.linear(x).split(self.widths, dim=-1)
+
+
 class Attention(nn.Module):
     """Causal self-attention with rotary positions; `num_key_value_heads` below `num_attention_heads` shares keys and values."""
 
@@ -52,9 +67,19 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_size, config.hidden_size, bias=False)
+        self.joint: Joint | None = None
+
+    def join(self, make: Callable[[nn.Linear], nn.Module]) -> None:
+        """Let one layer do the work of three, for running alone: what `make` makes of their weights takes their place."""
+        self.joint = Joint([self.q_proj, self.k_proj, self.v_proj], make)
+        del self.q_proj, self.k_proj, self.v_proj
+
+    def project(self, x: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values [..., H * Dh] of x [..., D]."""
+        return (self.q_proj(x), self.k_proj(x), self.v_proj(x)) if self.joint is None else self.joint(x)
 
     def forward(self, x: Tensor, places: Sequence[Place], layout: Layout | None, cache: KeyValueCache | None) -> Tensor:
-        projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
+        projected = self.project(x)
         if layout is None:
             return self.o_proj(self._attend(*projected, places[0], cache))
         queries, keys, values = (layout.take_apart(one) for one in projected)
@@ -79,9 +104,16 @@ class MLP(nn.Module):
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.joint: Joint | None = None
+
+    def join(self, make: Callable[[nn.Linear], nn.Module]) -> None:
+        """As Attention.join, of gate and up."""
+        self.joint = Joint([self.gate_proj, self.up_proj], make)
+        del self.gate_proj, self.up_proj
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = (self.gate_proj(x), self.up_proj(x)) if self.joint is None else self.joint(x)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Block(nn.Module):
