@@ -51,7 +51,7 @@ class Int8(nn.Module):
         weight = linear.weight.detach().float()
         scale = weight.abs().amax(1).clamp(min=1e-8) / 127
         whole = (weight / scale[:, None]).round().to(torch.int8)
-        self.bytes = whole.device.type == "cpu" and torch.cpu._is_vnni_supported()
+        self.bytes = whole.device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
         self.register_buffer("weight", torch.ops.onednn.qlinear_prepack(whole, None) if self.bytes else whole)
         self.register_buffer("scale", scale if self.bytes else scale.bfloat16())
         self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32) if self.bytes else None)
@@ -149,8 +149,10 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
 def _replaced(linear: nn.Linear, quantize: Quantization) -> bool:
     if quantize != "none":
         return linear.in_features % GROUP == 0 and linear.out_features % 16 == 0
-    packs = linear.weight.device.type == "cpu" and linear.weight.dtype == torch.bfloat16
-    return packs and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if linear.weight.device.type != "cpu" or linear.weight.dtype != torch.bfloat16:
+        return False
+    # Builds for other processors than x86 may come without these kernels.
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _packed(linear: nn.Linear, quantize: Quantization) -> nn.Module:

@@ -74,9 +74,12 @@ class Attention(nn.Module):
         self.joint = Joint([self.q_proj, self.k_proj, self.v_proj], make)
         del self.q_proj, self.k_proj, self.v_proj
 
-    def project(self, x: Tensor) -> Sequence[Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [..., H * Dh] of x [..., D]."""
-        return (self.q_proj(x), self.k_proj(x), self.v_proj(x)) if self.joint is None else self.joint(x)
+        if self.joint is None:
+            return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        query, key, value = self.joint(x)
+        return query, key, value
 
     def forward(self, x: Tensor, places: Sequence[Place], layout: Layout | None, cache: KeyValueCache | None) -> Tensor:
         projected = self.project(x)
