@@ -15,6 +15,7 @@ from openjanus.checkpoints.locate import SDXL_VAE, find_description
 from openjanus.checkpoints.processors import load_processor
 from openjanus.config import PRESETS, FlowGenerationConfig, JanusConfig
 from openjanus.errors import CheckpointError, ConfigError
+from openjanus.models.cache import bytes_per_entry
 from openjanus.models.janus import JanusModel
 from openjanus.processing.prompts import Processor
 from openjanus.processing.tokenizer import GENERATION_START
@@ -24,6 +25,7 @@ from openjanus.processing.tokenizer import GENERATION_START
 class Inspection:
     """A checkpoint's description. Sizes are bytes, parameters are counts of numbers.
 
+    cache_of_image, cache_of_context: keys and values of a row that holds an image, or as much as the context allows.
     downloaded: false for a hub id whose weights are not in the cache; what only they could tell is then empty. missing, extra and
     misshapen name every tensor that is.
     """
@@ -38,6 +40,8 @@ class Inspection:
     files: dict[str, int] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
+    cache_of_image: int = 0
+    cache_of_context: int = 0
     vae: str = ""
     special_tokens: dict[str, int] = field(default_factory=dict)
     template: str = ""
@@ -72,6 +76,7 @@ class Inspection:
                 for i, (part, count) in enumerate(self.parameters.items())
             ),
             ("", f"{sum(self.parameters.values()):>15,}  in all"),
+            ("cache", self._cache()),
             ("vae", self.vae),
             ("special tokens", ", ".join(f"{token} {id}" for token, id in self.special_tokens.items())),
             ("template", f"{self.template}: {' / '.join(self.roles)}" if self.template else ""),
@@ -83,6 +88,9 @@ class Inspection:
         if not self.downloaded:
             return "not downloaded; layout and number format can be told once they are"
         return f"{_list(self.files)}: {_megabytes(sum(self.files.values()))}" if self.files else "none"
+
+    def _cache(self) -> str:
+        return f"{_megabytes(self.cache_of_image)} a row of an image, {_megabytes(self.cache_of_context)} one of the whole context"
 
 
 def _list(files: Mapping[str, int], most: int = 3) -> str:
@@ -117,6 +125,11 @@ def inspect_checkpoint(name: str | Path) -> Inspection:
     fitted = _examine(report, folder, from_hub, layouts_of(config.generation), without_vae(wanted))
     if fitted is not None:
         report.layout, report.format = fitted[0].layout.name, fitted[1].format
+    # Of a hub id that is not there: as the published ones.
+    dtype = fitted[1].dtype if fitted is not None else torch.bfloat16
+    position = bytes_per_entry(config.language, dtype)
+    report.cache_of_image = config.generation.positions * position
+    report.cache_of_context = config.language.max_position_embeddings * position
     if isinstance(config.generation, FlowGenerationConfig):
         report.vae = str(vae_folder) if vae_folder else f"{SDXL_VAE} (not bundled): fetched when the model is loaded"
         if vae_folder is not None:
