@@ -90,7 +90,8 @@ class Inspection:
         return f"{_list(self.files)}: {_megabytes(sum(self.files.values()))}" if self.files else "none"
 
     def _cache(self) -> str:
-        return f"{_megabytes(self.cache_of_image)} a row of an image, {_megabytes(self.cache_of_context)} one of the whole context"
+        image, context = _megabytes(self.cache_of_image), _megabytes(self.cache_of_context)
+        return f"{image} a row of an image, {context} a row as long as the context"
 
 
 def _list(files: Mapping[str, int], most: int = 3) -> str:
