@@ -1,16 +1,20 @@
 """`openjanus bench`, on small checkpoints; what a number is worth is for people to judge."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import tiny
 from openjanus.bench.models import fill
 from openjanus.checkpoints.load import build_empty
+from openjanus.checkpoints.save import save_checkpoint
 from openjanus.cli import main
 from openjanus.config import PRESETS
+from openjanus.models.janus import JanusModel
 
 Capture = pytest.CaptureFixture[str]
 
@@ -54,6 +58,23 @@ def test_the_peer_runs_the_same_work_in_the_same_run(checkpoint: Path, capsys: C
     assert report["image_ratio"] > 0
 
 
+@pytest.mark.xdist_group("transformers")
+def test_transformers_own_port_is_a_peer_too(checkpoint: Path, tmp_path: Path, capsys: Capture):
+    pytest.importorskip("transformers", reason="the peer is transformers, which is not installed")
+    settings = ["--steps", 2, "--rounds", 1, "--peer", "transformers"]
+    if kind_of(checkpoint) == "flow":
+        assert main(["bench", "flow", "--model", str(checkpoint), *map(str, settings)]) == 2
+        assert "JanusFlow" in capsys.readouterr().err
+        return
+    # transformers paints on the grid of the tower alone, with a head as wide as the model.
+    config = tiny.CONFIGS["janus"]
+    square = replace(config, generation=replace(config.generation, grid=(4, 4), head_dim=32))  # type: ignore[call-arg]
+    save_checkpoint(JanusModel(square), tiny.tiny_processor("janus"), tmp_path / "square")
+    for kind in ("generate", "understand"):
+        report = bench(capsys, kind, "--model", tmp_path / "square", *settings)
+        assert report["peer"]["step_ms"]["count"] == 2 and report["ratio"] > 0
+
+
 def test_loading_is_timed_and_memory_counted_before_anything_runs(checkpoint: Path, capsys: Capture):
     assert bench(capsys, "load", "--model", checkpoint, "--rounds", 2)["seconds"]["min"] > 0
     sizes = {quantize: bench(capsys, "memory", "--quantize", quantize)["weights_mib"] for quantize in ("none", "int8", "int4")}
@@ -70,7 +91,7 @@ def test_mistakes_are_said(checkpoint: Path, capsys: Capture):
     assert main(["bench", wrong, "--model", str(checkpoint)]) == 2
     assert main(["bench", "understand", "--model", str(checkpoint), "--peer", "llama"]) == 2
     told = capsys.readouterr().err
-    assert "janus-2b" in told and f"measure {kind_of(checkpoint)}" in told and "it must be eager" in told
+    assert "janus-2b" in told and f"measure {kind_of(checkpoint)}" in told and "it must be eager or transformers" in told
 
 
 def test_every_tensor_of_a_preset_is_filled():

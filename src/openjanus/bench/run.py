@@ -11,6 +11,7 @@ from openjanus.bench.models import janus_of, preset
 from openjanus.bench.ours import Ours, step_bytes
 from openjanus.bench.peer import EagerCodes, EagerFlow, EagerText, Peer
 from openjanus.bench.timing import Side, Times, bandwidth, interleaved, now
+from openjanus.bench.transformers_peer import TransformersPeer
 from openjanus.checkpoints.load import build_empty
 from openjanus.config import FlowGenerationConfig, JanusConfig
 from openjanus.engine.linear import Quantization
@@ -22,6 +23,7 @@ from openjanus.models.token_generation import TokenGeneration
 from openjanus.types import ImageOptions, Message, TextOptions
 
 WORDS = "a red circle left of a blue star on a grey ground, seen from above"
+PEERS = ("eager", "transformers")
 QUESTION = "Describe what can be seen in this picture, from left to right."
 
 
@@ -45,8 +47,8 @@ class Work:
 
 def measure(work: Work, device: torch.device, dtype: torch.dtype, note: Callable[[str], None]) -> dict[str, Any]:
     """The report of a piece of work, as JSON: our times, the peer's, the ratios, the share of the limit that memory sets."""
-    if work.peer not in (None, "eager"):
-        raise ConfigError(f"the peer is {work.peer!r}; it must be eager")
+    if work.peer not in (None, *PEERS):
+        raise ConfigError(f"the peer is {work.peer!r}; it must be {' or '.join(PEERS)}")
     note(f"making {work.model}")
     janus = janus_of(work.model, device, dtype, work.quantize)
     config = janus.model.config
@@ -88,12 +90,16 @@ def _requests(work: Work, janus: Janus, steps: int) -> list[Request]:
 
 
 def _peer(work: Work, janus: Janus, config: JanusConfig, steps: int, device: torch.device, dtype: torch.dtype) -> Side:
-    peer, processor = Peer(config, device, dtype), janus.processor
-    if work.kind == "understand":
-        ids = processor.understanding_prompt([Message("user", QUESTION)]).ids
-        return EagerText(peer, ids.expand(work.prompts, -1), steps)
+    processor, images = janus.processor, work.n * work.prompts
+    question = processor.understanding_prompt([Message("user", QUESTION)])
     prompt = processor.generation_prompt(f"{WORDS}, 0")
-    images = work.n * work.prompts
+    if work.peer == "transformers":
+        paints = work.kind != "understand"
+        ids = prompt.ids.expand(images, -1) if paints else question.ids.expand(work.prompts, -1)
+        return TransformersPeer(config, processor, ids, steps, paints, device, dtype)
+    peer = Peer(config, device, dtype)
+    if work.kind == "understand":
+        return EagerText(peer, question.ids.expand(work.prompts, -1), steps)
     ids = torch.stack([prompt.ids] * images + [processor.blank(prompt).ids] * images)
     if work.kind == "flow":
         return EagerFlow(peer, ids, config.generation.steps(30), steps)

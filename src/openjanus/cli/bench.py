@@ -23,7 +23,10 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="How often each side is measured, in turn.")] = 3,
     peer: Annotated[
         str | None,
-        typer.Option(help="eager: the published loop on transformers' Llama, in the same run.", show_default="none"),
+        typer.Option(
+            help="In the same run: eager, the published loop on transformers' Llama; or transformers, its own port.",
+            show_default="none",
+        ),
     ] = None,
     device: options.Device = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
