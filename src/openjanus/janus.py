@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, overload
 
 import torch
@@ -29,13 +30,16 @@ class Janus:
         self.name = name
         self.untrained = untrained
         self._engine: Engine | None = None
+        self._lock = Lock()
 
     @property
     def engine(self) -> Engine:
         """What runs this model; made when it is first wanted."""
-        if self._engine is None or (self._engine.model, self._engine.processor) != (self.model, self.processor):
-            self._engine = Engine(self.model, self.processor)
-        return self._engine
+        with self._lock:
+            if self._engine is None or (self._engine.model, self._engine.processor) != (self.model, self.processor):
+                self._engine = None  # its memory first
+                self._engine = Engine(self.model, self.processor)
+            return self._engine
 
     @overload
     def understand(self, question: str, images: Any = ..., *, stream: Literal[True], **settings: Any) -> Iterator[str]: ...

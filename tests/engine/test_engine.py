@@ -14,7 +14,7 @@ from PIL import Image
 from openjanus.engine.engine import Engine, EngineOptions
 from openjanus.engine.memory import lane_bytes
 from openjanus.engine.request import Answer, Event, Failed, Finished, ImageRequest, Piece, Preview, Progress, Request, TextRequest
-from openjanus.errors import EngineError, PromptError
+from openjanus.errors import ConfigError, EngineError, PromptError
 from openjanus.janus import Janus
 from openjanus.models.llama import Llama
 from openjanus.types import ImageOptions, Message, TextOptions
@@ -282,6 +282,84 @@ def test_an_interrupted_step_leaves_a_working_engine(janus: Janus, monkeypatch: 
             list(running)
     assert engine.idle and engine.rows == 0
     assert finish(engine, [painting("a cube")]) == finish(engine_of(janus), [painting("a cube")])
+
+
+def test_a_step_that_breaks_off_is_told_to_everyone_who_waits(janus: Janus, monkeypatch: pytest.MonkeyPatch):
+    engine = engine_of(janus)
+    first, second = engine.run([painting("a cube", steps=30)]), engine.run([question(janus, "Hello", max_tokens=30)])
+    next(first)
+    next(second)
+    with monkeypatch.context() as patch:
+        patch.setattr(Llama, "step", lambda *_: (_ for _ in ()).throw(ZeroDivisionError))
+        with pytest.raises(ZeroDivisionError):
+            list(first)
+    (*_, failed) = second
+    assert isinstance(failed, Failed) and "given up" in str(failed.error)
+    assert engine.idle and engine.rows == 0
+
+
+def test_what_somebody_else_cancels_ends_with_a_failure(janus: Janus):
+    engine = engine_of(janus)
+    running = engine.run([painting("a cube")])
+    engine.cancel(next(running).request)
+    (*_, failed) = running
+    assert isinstance(failed, Failed)
+
+
+def test_a_run_that_is_forgotten_in_the_middle_of_a_step_disturbs_nobody(janus: Janus, monkeypatch: pytest.MonkeyPatch):
+    engine = engine_of(janus)
+    forgotten = [engine.run([question(janus, "Hello", max_tokens=30)])]
+    next(forgotten[0])
+    step = Llama.step
+
+    def forgetful(self: Llama, *rest: Any) -> torch.Tensor:
+        forgotten.clear()
+        return step(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Llama, "step", forgetful)
+        together = finish(engine, [painting("a cube")])
+    assert together == finish(engine_of(janus), [painting("a cube")])
+    assert engine.idle and engine.rows == 0
+
+
+def test_short_rows_run_side_by_side_again_after_a_long_one(janus: Janus):
+    lane = lane_bytes(janus.model.config.language, janus.model.dtype, 60)
+    engine = engine_of(janus, memory=8 * lane)
+    finish(engine, [question(janus, "word " * 50, max_tokens=100)])
+    for _ in range(4):
+        engine.submit(painting("a cube"))
+    most = 0
+    while not engine.idle:
+        engine.step()
+        most = max(most, engine.rows)
+        held = engine._batch.runner.cache
+        assert held.lanes * lane_bytes(janus.model.config.language, janus.model.dtype, held.entries) <= 8 * lane
+    assert most >= 4
+
+
+def test_tokens_that_the_model_lacks_are_refused(janus: Janus):
+    good = question(janus, "Hello")
+    ids = good.prompt.ids.clone()
+    ids[2] = 10**6
+    engine = engine_of(janus)
+    with pytest.raises(PromptError, match="does not know"):
+        engine.submit(TextRequest(type(good.prompt)(ids, good.prompt.slots, good.prompt.pixels)))
+    with pytest.raises(ConfigError, match="chunk is 0"):
+        EngineOptions(chunk=0)
+
+
+def test_a_fused_optimizer_makes_the_cache_forget_too(janus: Janus):
+    model = copy.deepcopy(janus.model).requires_grad_(True)
+    engine = Engine(model, janus.processor)
+    request = question(janus, "Hello there", max_tokens=20)
+    finish(engine, [request])
+    parameters = list(model.language.parameters())
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    torch.optim.AdamW(parameters, lr=0.05, fused=True).step()
+    torch.autograd.graph.increment_version(parameters)  # as the trainer does
+    assert finish(engine, [request]) == finish(Engine(model, janus.processor), [request])
 
 
 def test_who_stops_listening_cancels(janus: Janus):

@@ -56,7 +56,7 @@ def _bytes(module: nn.Module) -> int:
     for part in module.modules():
         tensors = [*part._parameters.values(), *part._buffers.values()]
         packed = getattr(part, "weight", None)
-        if isinstance(packed, torch.Tensor) and packed.is_mkldnn:
+        if isinstance(packed, torch.Tensor) and packed.is_mkldnn and "weight" not in part._buffers:
             tensors.append(packed)
         total += sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
     return total

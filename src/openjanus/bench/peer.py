@@ -72,10 +72,11 @@ class _Loop:
         out = self._peer.llama(inputs_embeds=x, use_cache=True)
         # The step that follows the prompt's last hidden state belongs to the first position.
         times.prompt.append(now(device) - start)
-        for _ in range(self._steps):
+        for number in range(self._steps):
             start = now(device)
             x = follow(out.last_hidden_state[:, -1])
-            out = self._peer.llama(inputs_embeds=x, use_cache=True, past_key_values=out.past_key_values)
+            if end is None or number < self._steps - 1:
+                out = self._peer.llama(inputs_embeds=x, use_cache=True, past_key_values=out.past_key_values)
             times.steps.append(now(device) - start)
         if end is not None:
             start = now(device)

@@ -71,7 +71,7 @@ class Batch:
     def step(self, strips: Sequence[Strip]) -> list[int]:
         """Let every job take a step and run the strips beside them; the new tokens of the answers, in their order."""
         if self._members is None:
-            self._members = _Members(self.answers, self.paintings, self._model.device, self._images.positions == 1)
+            self._members = _Members(self.answers, self.paintings, self._model.device, self._images.positions)
         members = self._members
         x, wide = self._inputs(members)
         if not strips and not wide and not len(x):
@@ -97,9 +97,8 @@ class Batch:
             if self._images.positions == 1:
                 parts.append(inputs[:, 0])
             else:
-                every = torch.arange(self._images.positions)
-                for (row, begins), x in zip(members.rows, inputs, strict=True):
-                    wide.append(Strip(row.lane, row.entries, begins + every, x))
+                for row, positions, x in zip(members.rows, members.positions, inputs, strict=True):
+                    wide.append(Strip(row.lane, row.entries, positions, x))
         empty = torch.zeros(0, self._model.config.language.hidden_size, dtype=self._model.dtype, device=self._model.device)
         return torch.cat(parts) if parts else empty, wide
 
@@ -117,12 +116,14 @@ class Batch:
 class _Members:
     """Who takes steps at present, as the device wants to know it; made anew when somebody comes or goes."""
 
-    def __init__(self, answers: Sequence[Answering], paintings: Sequence[Painting], device: torch.device, narrow: bool) -> None:
+    def __init__(self, answers: Sequence[Answering], paintings: Sequence[Painting], device: torch.device, positions: int) -> None:
         guided = [number for number, job in enumerate(paintings) if len(job.rows) > 1]
         # Conditional rows first, then the blank ones.
-        self.rows = [(job.rows[0], job.begins) for job in paintings]
-        self.rows += [(paintings[number].rows[1], paintings[number].begins) for number in guided]
-        steppers = [job.rows[0] for job in answers] + ([row for row, _ in self.rows] if narrow else [])
+        self.rows = [job.rows[0] for job in paintings] + [paintings[number].rows[1] for number in guided]
+        begins = [job.begins for job in paintings] + [paintings[number].begins for number in guided]
+        every = torch.arange(positions, device=device)
+        self.positions = [every + first for first in begins]
+        steppers = [job.rows[0] for job in answers] + (self.rows if positions == 1 else [])
         lanes = [row.lane for row in steppers]
         self.block = max(lanes, default=-1) + 1
         self.furthest = max((row.entries for row in steppers), default=0)

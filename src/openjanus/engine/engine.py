@@ -2,7 +2,8 @@
 
 A request is one or more jobs: an answer, or each of its pictures. A job waits until there are lanes for its rows, first come
 first served; its prompts are read, in chunks beside everybody's steps; then it takes its own steps until it is done, and its
-lanes are free for the next. No job knows of another, so what it comes to does not depend on what else runs.
+lanes are free for the next. No job knows of another: what it comes to does not depend on what else runs, up to the rounding of
+matrix kernels that choose their order of sums by the number of rows.
 """
 
 import time
@@ -21,7 +22,7 @@ from openjanus.engine.memory import allowance, lane_bytes
 from openjanus.engine.request import Event, Failed, Finished, Picture, Piece, Preview, Progress, Request, TextRequest
 from openjanus.engine.rows import Row, key
 from openjanus.engine.runner import Strip
-from openjanus.errors import EngineError, JanusError, PromptError
+from openjanus.errors import ConfigError, EngineError, JanusError, PromptError
 from openjanus.models.janus import JanusModel
 from openjanus.models.randomness import fresh_seed
 from openjanus.processing.images import to_images
@@ -40,6 +41,11 @@ class EngineOptions:
     entries: int | None = None
     memory: int | None = None
     chunk: int = 512
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be 1 or more")
 
 
 @dataclass
@@ -71,6 +77,8 @@ class Engine:
         self._reading: list[Answering | Painting] = []
         self._inbox: dict[int, deque[Event]] = {}
         self._lock = RLock()
+        self._stepping = False
+        self._abandoned: set[int] = set()
         self._start()
 
     @property
@@ -139,6 +147,9 @@ class Engine:
         return [Painting(number, asked, image, prompt, model, processor) for image in range(asked.options.n)]
 
     def _check(self, job: Answering | Painting) -> None:
+        rows = self.model.config.language.vocab_size
+        if any(bool(((row.ids >= rows) & ~row.slots).any()) for row in job.rows):
+            raise PromptError(f"the prompt holds a token that this model does not know; it has words 0 to {rows - 1}")
         context = self.model.config.language.max_position_embeddings
         if job.begins + job.room > context:
             raise PromptError(
@@ -178,17 +189,29 @@ class Engine:
                     if not events:
                         for event in self.step():
                             self._inbox.setdefault(event.request, deque()).append(event)
+                    # Somebody cancelled it, or a step of somebody else's broke off.
+                    told = {event.request for event in events}
+                    gone = [number for number in unfinished - told if number not in self._live and number not in self._inbox]
+                    events += [Failed(number, EngineError("the request was given up")) for number in gone]
                 unfinished -= {event.request for event in events if isinstance(event, Finished | Failed)}
                 yield from events
         finally:
             with self._lock:
-                for number in unfinished:
-                    self.cancel(number)
+                # In the middle of a step when the collector finds a run that was forgotten: then the next step cancels it.
+                self._abandoned |= unfinished
+                if not self._stepping:
+                    self._sweep()
+
+    def _sweep(self) -> None:
+        while self._abandoned:
+            self.cancel(self._abandoned.pop())
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Let everything that runs take a step, and say what came of it."""
         events: list[Event] = []
+        self._sweep()
+        self._stepping = True
         try:
             self._expire(events)
             self._admit()
@@ -201,16 +224,18 @@ class Engine:
             self._tell_answers(tokens, events)
             self._tell_pictures(events)
             self._begin_read()
-        except (torch.OutOfMemoryError, MemoryError):
-            for number in list(self._live):
-                self._fail(number, EngineError("too little memory for all that ran at once; allow fewer lanes"), events)
-            self._start()
-        except BaseException:
+        except BaseException as error:
             # Nobody knows how far the step has come.
-            for number in list(self._live):
+            failed = list(self._live)
+            for number in failed:
                 self.cancel(number)
-            self._start()
-            raise
+            self._start(lanes=1, entries=1)
+            if not _is_shortage(error):
+                raise
+            said = EngineError("too little memory for all that ran at once; allow fewer lanes")
+            return [Failed(number, said) for number in failed]
+        finally:
+            self._stepping = False
         return events
 
     def _expire(self, events: list[Event]) -> None:
@@ -233,22 +258,25 @@ class Engine:
         if missing <= 0 and job.entries <= cache.entries:
             return True
         entries = max(cache.entries, job.entries)
-        most = self._memory // self._lane_bytes(entries)
-        if self.options.lanes is not None:
-            most = min(most, self.options.lanes)
-        # Twice as many as there are, or as many as wait: growing copies what there is.
-        lanes = len(self._lanes)
-        if missing > 0:
-            waiting = sum(len(other.rows) for other in (job, *self._queue)) - self._lanes.free
-            lanes = min(most, max(2 * lanes, lanes + waiting))
+        waiting = sum(len(other.rows) for other in self._queue)
+        most = self._most(entries)
         if len(self._lanes) + max(0, missing) <= most:
-            self._lanes.grow(lanes)
+            # Twice as many as there are, or as many as wait: growing copies what there is.
+            more = max(len(self._lanes), waiting - self._lanes.free) if missing > 0 else 0
+            lanes = min(most, len(self._lanes) + more)
             self._batch.grow(lanes, entries)
+            self._lanes.grow(lanes)
             return True
-        if self.rows == 0:
-            # Longer rows than ever, so there can be fewer of them.
-            self._start(max(most, len(job.rows)), entries)
-        return self.rows == 0
+        if self.rows:
+            return False
+        # Rows of another length than before: as many of these as there can be.
+        self._start(min(self._most(job.entries), max(waiting, len(job.rows))), job.entries)
+        return True
+
+    def _most(self, entries: int) -> int:
+        """Lanes of so many entries that there may be."""
+        most = self._memory // self._lane_bytes(entries)
+        return most if self.options.lanes is None else min(most, self.options.lanes)
 
     def _read(self, events: list[Event]) -> list[tuple[Row, Strip]]:
         """What is read of prompts in this step."""
@@ -256,6 +284,8 @@ class Engine:
         budget = self.options.chunk
         ahead: list[Row] = []
         for job in list(self._reading):
+            if job.request not in self._live:
+                continue
             try:
                 for row in job.rows:
                     if not row.started and not self._start_reading(row, ahead):
@@ -330,9 +360,10 @@ class Engine:
     def _start(self, lanes: int | None = None, entries: int | None = None) -> None:
         """An empty cache, for the weights as they are now: what was read with others is worth nothing."""
         self._weights = _fingerprint(self.model)
-        lanes, entries = lanes or self.options.lanes or 2, entries or self.options.entries or 1
-        self._lanes = Lanes(lanes)
-        self._batch = Batch(self.model, lanes, entries)
+        # The old one's memory first.
+        self.__dict__.pop("_batch", None)
+        self._batch = Batch(self.model, lanes or self.options.lanes or 2, entries or self.options.entries or 1)
+        self._lanes = Lanes(self._batch.runner.cache.lanes)
 
     def _free(self, job: Answering | Painting) -> None:
         for row in job.rows:
@@ -342,6 +373,11 @@ class Engine:
         return lane_bytes(self.model.config.language, self.model.dtype, max(entries, self.options.entries or 0))
 
 
+def _is_shortage(error: BaseException) -> bool:
+    """Whether an error says that there is too little memory; on a CPU torch has no class of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+
+
 def _fingerprint(model: JanusModel) -> tuple[object, ...]:
-    """Something that changes when weights do: where they lie, and how often they were written to."""
+    """Something that changes when weights do: where they lie, and how often torch was told that they were written to."""
     return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())

@@ -134,7 +134,7 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
     language model, layers of one input become one.
 
     To be told of module by module while a model is loaded, so that it never lies in memory whole. A layer stays whose sizes the
-    kernels do not take: they want multiples of 32 inputs and of 16 outputs.
+    kernels do not take: they want multiples of 32 inputs (int4 on CUDA: 128) and of 16 outputs.
     """
     if isinstance(module, Attention | MLP):
         if all(_replaced(part, quantize) for part in module.children() if isinstance(part, nn.Linear)):
@@ -148,7 +148,8 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
 
 def _replaced(linear: nn.Linear, quantize: Quantization) -> bool:
     if quantize != "none":
-        return linear.in_features % GROUP == 0 and linear.out_features % 16 == 0
+        inputs = 128 if quantize == "int4" and linear.weight.device.type == "cuda" else GROUP
+        return linear.in_features % inputs == 0 and linear.out_features % 16 == 0
     if linear.weight.device.type != "cpu" or linear.weight.dtype != torch.bfloat16:
         return False
     # Builds for other processors than x86 may come without these kernels.

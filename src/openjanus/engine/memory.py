@@ -1,11 +1,15 @@
 """How much memory a cache may take."""
 
 import os
+from pathlib import Path
 
 import torch
 
 from openjanus.config import LanguageConfig
 from openjanus.models.cache import bytes_per_entry, rounded
+
+MEMINFO = Path("/proc/meminfo")
+CONTAINER = Path("/sys/fs/cgroup")
 
 
 def lane_bytes(config: LanguageConfig, dtype: torch.dtype, entries: int) -> int:
@@ -20,6 +24,17 @@ def allowance(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0]) // 2
     if device.type == "mps":
         return (torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()) // 2
-    # macOS does not say what is free, only what there is.
-    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages) // 2
+    return _available() // 2
+
+
+def _available() -> int:
+    """Bytes that this process may still take: what Linux says is available, within the limit of its container. Elsewhere all
+    there is, since other systems do not say."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if MEMINFO.exists():
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = CONTAINER / "memory.max", CONTAINER / "memory.current"
+    if limit.exists() and used.exists() and (most := limit.read_text(encoding="ascii").strip()).isdigit():
+        free = min(free, int(most) - int(used.read_text(encoding="ascii")))
+    return max(free, 0)

@@ -61,8 +61,11 @@ class Row:
         if not self.slots[part].any():
             return words
         if self._images is None:
-            self._images = model.read(int(self.slots.sum()), self._pixels.to(model.device))
-        before = int(self.slots[: part.start].sum())
+            # Those that another row has read already are not looked at.
+            known = int(self.slots[: self.entries].sum()) // self._each
+            self._known = known * self._each
+            self._images = model.read(int(self.slots.sum()) - self._known, self._pixels[known:].to(model.device))
+        before = int(self.slots[: part.start].sum()) - self._known
         seen = self._images[before : before + int(self.slots[part].sum())]
         return words.masked_scatter(slots[:, None], seen.to(words.dtype))
 
@@ -72,9 +75,9 @@ class Row:
         if slots:
             # Of the image as a whole: where it differs anywhere, all of it may. (Too few images are refused when they are read.)
             names = [_name(image) for image in self._pixels] or [-1]
-            each = len(slots) // len(names)
+            self._each = max(1, len(slots) // len(names))
             for number, slot in enumerate(slots):
-                keys[slot] = names[min(number // each, len(names) - 1)] ^ (slot * POSITIONS)
+                keys[slot] = names[min(number // self._each, len(names) - 1)] ^ (slot * POSITIONS)
         return keys
 
 

@@ -32,8 +32,8 @@ def pick(
         return logits.argmax(dim=-1)
     # Differs from the reference: float32 softmax. In fp16 the published loop overflows (inf/nan in multinomial). The largest
     # logit goes to 0 before the division, so that a tiny temperature divides into minus infinity, never into NaN.
-    scale = torch.as_tensor(temperature, device=logits.device).view(-1, 1)
-    scaled = (logits.float() - logits.float().max(dim=-1, keepdim=True).values) / scale.clamp(min=GREEDY)
+    scale = temperature.clamp(min=GREEDY)[:, None] if isinstance(temperature, Tensor) else temperature
+    scaled = (logits.float() - logits.float().max(dim=-1, keepdim=True).values) / scale
     probabilities = _keep(scaled, top_k, top_p).softmax(dim=-1)
     cumulative = probabilities.cumsum(dim=-1)
     # A hair below the total, so that rounding can never reach past the last index with any probability.
@@ -50,11 +50,12 @@ def _keep(logits: Tensor, top_k: int | Tensor, top_p: float | Tensor) -> Tensor:
         return logits
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(logits.shape[-1], device=logits.device)
-    most = torch.as_tensor(top_k, device=logits.device).view(-1, 1)
+    # Numbers stay numbers: made a tensor, they would have to be sent to the device.
+    most = top_k[:, None] if isinstance(top_k, Tensor) else top_k
     dropped = (rank >= most) & (most > 0)
     probabilities = ordered.masked_fill(dropped, -torch.inf).softmax(dim=-1)
     # Dropped are those before which the sum already reaches top_p; the largest always stays, and so does all where it is 1.
-    share = torch.as_tensor(top_p, device=logits.device).view(-1, 1)
+    share = top_p[:, None] if isinstance(top_p, Tensor) else top_p
     dropped = dropped | ((probabilities.cumsum(dim=-1) - probabilities >= share) & (share < 1))
     return logits.masked_fill(dropped.scatter(-1, order, dropped), -torch.inf)
 

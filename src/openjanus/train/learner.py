@@ -129,6 +129,8 @@ class Learner:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.step()
+            # Fused optimizers do not say that they have written, and an engine that previews looks at that.
+            torch.autograd.graph.increment_version(list(moved.values()))
             # The whole module's: a phase also leaves gradients in parameters that it does not move.
             self.task.module.zero_grad()
             lowered += loss
