@@ -65,15 +65,30 @@ class Runner:
             parts.append(x.new_zeros(block, x.shape[1]).index_copy(0, lanes, x))
             here = slice(0, block)
             spans.append(Span(here, self._position[here, None], self._entry[here, None], rounded(furthest + 1)))
-        for strip in strips:
-            entries = torch.arange(strip.entry, strip.entry + len(strip.x), device=x.device)[None]
-            upto = rounded(strip.entry + len(strip.x))
-            spans.append(Span(slice(strip.lane, strip.lane + 1), strip.positions.to(x.device)[None], entries, upto))
-            parts.append(strip.x)
+        order = sorted(range(len(strips)), key=lambda number: strips[number].lane)
+        for group in _side_by_side([strips[number] for number in order]):
+            length, first = len(group[0].x), group[0].lane
+            starts = torch.tensor([strip.entry for strip in group])[:, None]
+            entries = (starts + torch.arange(length)).to(x.device)
+            positions = torch.stack([strip.positions for strip in group]).to(x.device)
+            upto = rounded(max(strip.entry for strip in group) + length)
+            spans.append(Span(slice(first, first + len(group)), positions, entries, upto))
+            parts += [strip.x for strip in group]
         hidden = self.model.language.step(torch.cat(parts) if len(parts) > 1 else parts[0], spans, self.cache)
         done = list(hidden.split([len(part) for part in parts]))
-        if not len(lanes):
-            return x, done
+        narrow = x if not len(lanes) else done.pop(0)[lanes]
         self._entry[lanes] += 1
         self._position[lanes] += 1
-        return done[0][lanes], done[1:]
+        return narrow, [made for _, made in sorted(zip(order, done, strict=True), key=lambda pair: pair[0])]
+
+
+def _side_by_side(strips: Sequence[Strip]) -> list[list[Strip]]:
+    """Strips, sorted by lane, in groups that attend in one go: equally long, in neighbouring lanes."""
+    groups: list[list[Strip]] = []
+    for strip in strips:
+        last = groups[-1][-1] if groups else None
+        if last is not None and last.lane + 1 == strip.lane and len(last.x) == len(strip.x):
+            groups[-1].append(strip)
+        else:
+            groups.append([strip])
+    return groups
