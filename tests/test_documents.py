@@ -41,7 +41,7 @@ def run(command: list[str], folder: Path, answers: str = "") -> str:
 
 def test_the_readme_shows_commands():
     verbs = {shlex.split(command)[1] for command in readme_commands()}
-    assert verbs == {"understand", "generate", "inspect", "convert", "evaluate"}
+    assert verbs == {"understand", "generate", "inspect", "convert", "evaluate", "bench"}
 
 
 @pytest.mark.parametrize("command", readme_commands())

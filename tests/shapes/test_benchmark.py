@@ -302,7 +302,7 @@ def test_a_folder_that_cannot_be_made_is_said_before_the_work(tmp_path: Path):
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
-    monkeypatch.setattr(console, "load_model", lambda model, device, dtype: Knowing())
+    monkeypatch.setattr(console, "load_model", lambda *_: Knowing())
     app = typer.Typer()
     app.command()(evaluate)
     return app
