@@ -24,7 +24,7 @@ from tiny_world import LANGUAGE
 
 from openjanus.config import JanusConfig, ProjectorConfig, TokenGenerationConfig, UnderstandingConfig
 from openjanus.train.recipe import Recipe
-from openjanus.train.unified import Start, UnifiedTask
+from openjanus.train.unified import Start
 
 WIDTH = LANGUAGE.hidden_size
 CONFIG = JanusConfig(
@@ -61,12 +61,4 @@ def start(recipe: Recipe, slots: int = CONFIG.understanding.slots) -> Start:
     return started
 
 
-RECIPE = Recipe(
-    name="tiny_janus",
-    task=lambda recipe: UnifiedTask(recipe, recipe.settings, lambda: start(recipe)),
-    settings=Settings(),
-    seed=1,
-    save_every=500,
-    preview_every=2000,
-    stages=tiny_world.stages(tiny_world.BASE, VISION, VQ),
-)
+RECIPE = tiny_world.recipe_of("tiny_janus", start, Settings(), 1, VISION, VQ)

@@ -28,7 +28,7 @@ from openjanus.config import (
 )
 from openjanus.train.part_files import load_vae_config
 from openjanus.train.recipe import Recipe
-from openjanus.train.unified import Start, UnifiedTask
+from openjanus.train.unified import Start
 
 WIDTH = LANGUAGE.hidden_size
 CHANNELS = 128
@@ -63,12 +63,4 @@ def start(recipe: Recipe) -> Start:
     return tiny_world.start(recipe, config, processor, (recipe.settings.vae, recipe.settings.encoder), VISION)
 
 
-RECIPE = Recipe(
-    name="tiny_janusflow",
-    task=lambda recipe: UnifiedTask(recipe, recipe.settings, lambda: start(recipe)),
-    settings=Settings(),
-    seed=4,
-    save_every=500,
-    preview_every=2000,
-    stages=tiny_world.stages(tiny_world.BASE, VISION, VAE),
-)
+RECIPE = tiny_world.recipe_of("tiny_janusflow", start, Settings(), 4, VISION, VAE)

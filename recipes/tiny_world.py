@@ -1,5 +1,6 @@
 """What the recipes of both bundled models share: the language model's sizes, the text tokenizer, the template, the data."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from openjanus.config import JanusConfig, LanguageConfig
 from openjanus.data.samples import InTurn, Kind, Source
+from openjanus.data.shapes_questions import KINDS
 from openjanus.data.shapes_streams import (
     PaintingSource,
     ReadingSource,
@@ -32,7 +34,7 @@ from openjanus.train.parts import belongs
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Precision, Stage
 from openjanus.train.text_tokenizer import train_text_tokenizer
-from openjanus.train.unified import Start, UnifiedSettings
+from openjanus.train.unified import Start, UnifiedSettings, UnifiedTask
 
 PARTS = Path(__file__).resolve().parent / "parts"
 SIZE = 48
@@ -46,7 +48,10 @@ LANGUAGE = LanguageConfig(
     max_position_embeddings=1024,
 )
 # Single objects are learned in the first minutes, so most captions are of more.
-TASKS = {"two_object": 0.18, "counting": 0.2, "colors": 0.1, "position": 0.24, "color_attr": 0.2, "free": 0.08}
+TASKS = {"two_object": 0.18, "counting": 0.2, "colors": 0.06, "position": 0.26, "color_attr": 0.22, "free": 0.08}
+LONG = 0.2  # of texts to paint, those of several sentences, which say where things are
+# So are the answers of a word; those that need two or three thoughts are asked more often.
+ASKED = (*KINDS, "description", "choice", "choice", "position", "caption", "comparison", "count")
 BASE = Stage("base", steps=1, batch=32, rate=5e-3, warmup=100, optimizer="muon", precision="bfloat16")
 PROMPTS = ("a red circle", "two green squares", "a blue star left of a yellow triangle", "a white cross and a black diamond")
 QUESTIONS = ("How many circles are there?", "What color is the star?", "Describe the picture.")
@@ -108,8 +113,8 @@ def start(recipe: Recipe, config: JanusConfig, processor: Processor, parts: tupl
     seed, (painted, _) = recipe.seed, config.generation.image_size
     own: dict[Kind, Source] = {
         "text": InTurn((ToldSource(seed), TalkSource(seed))),
-        "understanding": ReadingSource(seed, SIZE, turns=6),
-        "generation": PaintingSource(seed, painted, TASKS),
+        "understanding": ReadingSource(seed, SIZE, turns=6, kinds=ASKED),
+        "generation": PaintingSource(seed, painted, TASKS, LONG),
     }
     # Captions teach a language model to see sooner than questions do, whose answers are a word or two.
     captions = ReadingSource(seed, SIZE, turns=2, kinds=("caption", "description"))
@@ -131,6 +136,21 @@ def _renumbered(init: str, tokenizer: tokenizers.Tokenizer) -> dict[str, Tensor]
     for name in ("language.model.embed_tokens.weight", "language.lm_head.weight"):
         state[name] = state.pop(f"new {name}")
     return state
+
+
+def recipe_of(
+    name: str, start: Callable[[Recipe], Start], settings: Settings, seed: int, vision: tuple[str, ...], decoder: tuple[str, ...]
+) -> Recipe:
+    """The recipe of a bundled model; vision and decoder: as for `stages`."""
+    return Recipe(
+        name=name,
+        task=lambda recipe: UnifiedTask(recipe, recipe.settings, lambda: start(recipe)),
+        settings=settings,
+        seed=seed,
+        save_every=500,
+        preview_every=2000,
+        stages=stages(BASE, vision, decoder),
+    )
 
 
 def stages(base: Stage, vision: tuple[str, ...], decoder: tuple[str, ...]) -> tuple[Stage, ...]:

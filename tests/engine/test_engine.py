@@ -260,12 +260,15 @@ def test_unfinished_pictures_are_shown_as_often_as_asked(janus: Janus):
         assert distances == sorted(distances, reverse=True) and distances[-1] < distances[0]
 
 
-def test_too_little_memory_in_a_step_fails_what_ran_and_leaves_a_working_engine(janus: Janus, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no"), RuntimeError("DefaultCPUAllocator: not enough memory")])
+def test_too_little_memory_in_a_step_fails_what_ran_and_leaves_a_working_engine(
+    janus: Janus, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
     engine = engine_of(janus)
     numbers = [engine.submit(request) for request in mixed(janus)]
     engine.step()
     with monkeypatch.context() as patch:
-        patch.setattr(Llama, "step", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+        patch.setattr(Llama, "step", lambda *_: (_ for _ in ()).throw(error))
         events = engine.step()
     assert [event.request for event in events if isinstance(event, Failed)] == numbers
     assert engine.idle and engine.rows == 0

@@ -48,6 +48,24 @@ def test_frozen_parts_never_move_and_all_others_do(frozen: str, still: set[str])
     assert {name for name in before if torch.equal(before[name], after[name])} == still
 
 
+def test_whoever_watches_the_weights_sees_that_they_were_written_to():
+    learner = learner_of(toy("stages.adapt.frozen="))
+    before = {name: parameter._version for name, parameter in learner.task.module.named_parameters()}
+    take(learner)
+    assert all(parameter._version > before[name] for name, parameter in learner.task.module.named_parameters())
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+def test_a_step_leaves_the_arithmetic_of_others_as_it_was(flushed: bool):
+    learner = learner_of(toy())
+    torch.set_flush_denormal(flushed)
+    try:
+        take(learner)
+        assert ((torch.tensor(1e-38) / 10).item() == 0) == flushed
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def test_a_frozen_part_is_in_eval_mode_and_the_rest_in_training():
     module = learner_of(toy("stages.adapt.frozen=encoder,layers.1")).task.module
     modes = {name: part.training for name, part in module.named_modules()}

@@ -1,5 +1,7 @@
 """The papers' tables of what trains and what is frozen: after a step of each stage exactly the right parameters have moved."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,6 +56,18 @@ def test_a_step_moves_exactly_what_the_paper_trains(paper: str, stage: str):
     # Every matrix of a part that trains has moved, but what nothing runs through: the tower's unused pooling head.
     still = {name for name in before if part_of(name) in TRAINED[paper, stage] and "attn_pool" not in name} - moved
     assert not still
+
+
+@pytest.mark.parametrize("variant", ["janus", "janusflow"])
+def test_words_weigh_what_they_are_told_to_and_images_as_before(variant: str):
+    stage = small({one.name: one for one in PAPERS.JANUS}["pretrain"])
+    for weight in (1.0, 3.0):
+        made = recipe(variant, [stage])
+        made = replace(made, settings=replace(made.settings, text_weight=weight))
+        task = made.task(made)
+        (batch,) = task.batches(stage, 0, 0, 1)
+        losses = task.losses(batch.content)
+        assert (losses["text"].weight, losses["image"].weight) == (weight, 1.0)
 
 
 def test_the_stages_hold_the_tables_of_the_papers():

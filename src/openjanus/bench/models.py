@@ -36,9 +36,9 @@ def janus_of(name: str, device: torch.device, dtype: torch.dtype, quantize: Quan
     return random_janus(name, device, dtype, quantize) if name in PRESETS else load(name, device, dtype, quantize)
 
 
-def fill(model: nn.Module, device: torch.device, dtype: torch.dtype, quantize: Quantization, pack: bool = True) -> None:
+def fill(model: nn.Module, device: torch.device, dtype: torch.dtype, quantize: Quantization | None) -> None:
     """Give every tensor of a model on the meta device memory and random values; large ones repeat, which no kernel
-    notices. pack: whether linear layers are replaced as in `load`."""
+    notices. quantize: linear layers are replaced as in `load`; None: none is."""
     randomness = torch.Generator().manual_seed(0)
     tile = torch.randn(1 << 20, generator=randomness).mul_(0.02)
     for path, module in list(model.named_modules()):
@@ -50,7 +50,7 @@ def fill(model: nn.Module, device: torch.device, dtype: torch.dtype, quantize: Q
                 module._buffers[leaf] = filled
             else:
                 module._parameters[leaf] = nn.Parameter(filled, requires_grad=False)
-        if pack:
+        if quantize is not None:
             tell(model, path, lambda name, whole: replacement(name, whole, quantize))
 
 

@@ -1,8 +1,9 @@
 """Our side of a benchmark: requests through the engine, timed step by step."""
 
 from collections.abc import Sequence
+from itertools import chain
+from statistics import median
 
-import torch
 from torch import nn
 
 from openjanus.bench.timing import Times, now
@@ -34,7 +35,7 @@ class Ours:
         if engine.idle:
             # The last step brought the pixels too.
             last = times.steps.pop()
-            times.end.append(last - sorted(times.steps)[len(times.steps) // 2])
+            times.end.append(last - median(times.steps))
         for number in numbers:
             engine.cancel(number)
         return times
@@ -52,11 +53,4 @@ def step_bytes(janus: Janus, images: bool) -> int:
 
 
 def _bytes(module: nn.Module) -> int:
-    total = 0
-    for part in module.modules():
-        tensors = [*part._parameters.values(), *part._buffers.values()]
-        packed = getattr(part, "weight", None)
-        if isinstance(packed, torch.Tensor) and packed.is_mkldnn and "weight" not in part._buffers:
-            tensors.append(packed)
-        total += sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
-    return total
+    return sum(tensor.numel() * tensor.element_size() for tensor in chain(module.parameters(), module.buffers()))

@@ -5,51 +5,44 @@ a prompt.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 
 from openjanus.bench.models import fill
 from openjanus.bench.timing import Times, now
+from openjanus.checkpoints.language_schema import language_json
 from openjanus.checkpoints.load import build_empty
 from openjanus.config import JanusConfig
-from openjanus.engine.linear import Quantization
 from openjanus.errors import ConfigError
 from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.janus import JanusModel
 from openjanus.models.token_generation import TokenGeneration
 
-PLAIN: Quantization = "none"
+
+def require_transformers() -> None:
+    """ConfigError if there is no transformers to be a peer."""
+    if find_spec("transformers") is None:
+        raise ConfigError("the peer needs transformers, which is not installed; pip install 'openjanus[evaluate]'")
 
 
 class Peer:
     """A model of the same sizes, around transformers' Llama."""
 
     def __init__(self, config: JanusConfig, device: torch.device, dtype: torch.dtype) -> None:
-        try:
-            from transformers import LlamaConfig, LlamaModel
-            from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-        except ImportError as error:
-            raise ConfigError("the peer needs transformers, which is not installed; pip install 'openjanus[evaluate]'") from error
-        language = config.language
-        sizes = LlamaConfig(
-            vocab_size=language.vocab_size,
-            hidden_size=language.hidden_size,
-            intermediate_size=language.intermediate_size,
-            num_hidden_layers=language.num_hidden_layers,
-            num_attention_heads=language.num_attention_heads,
-            num_key_value_heads=language.kv_heads,
-            head_dim=language.head_size,
-            max_position_embeddings=language.max_position_embeddings,
-            rms_norm_eps=language.rms_norm_eps,
-        )
+        require_transformers()
+        from transformers import LlamaConfig, LlamaModel
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+        sizes = LlamaConfig(**language_json(config.language, None, None))
         with torch.device("meta"):
             self.llama = LlamaModel(sizes).eval().requires_grad_(False)
         model = build_empty(config).eval().requires_grad_(False)
         # Its language model is ours no more: only the embedding and the heads are used.
         model.language.model.layers = nn.ModuleList()
-        fill(model, device, dtype, PLAIN, pack=False)
-        fill(self.llama, device, dtype, PLAIN, pack=False)
+        fill(model, device, dtype, None)
+        fill(self.llama, device, dtype, None)
         self.llama.rotary_emb = LlamaRotaryEmbedding(sizes).to(device)
         self.model: JanusModel = model
         self.device = device
@@ -103,7 +96,6 @@ class EagerCodes(_Loop):
         """Once."""
         generation = self._peer.model.generation
         assert isinstance(generation, TokenGeneration)
-        images, count = len(self._ids) // 2, generation.config.positions
         codes: list[Tensor] = []
 
         def follow(hidden: Tensor) -> Tensor:
@@ -115,7 +107,7 @@ class EagerCodes(_Loop):
         def end() -> None:
             generation.decode(torch.stack(codes, dim=1))
 
-        return self._loop(follow, end if self._steps >= count and images else None)
+        return self._loop(follow, end if self._steps == generation.config.positions else None)
 
 
 class EagerFlow:

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 
 from openjanus.bench.models import janus_of, preset
 from openjanus.bench.ours import Ours, step_bytes
@@ -130,16 +131,13 @@ def measure_load(
 def memory(name: str, dtype: torch.dtype, quantize: Quantization, entries: int | None) -> dict[str, Any]:
     """Bytes that a published model takes before anything has run: weights, and the cache of a row. Counted, not measured."""
     config = preset(name)
-    per_image = config.generation.positions + 64
-    used = entries or per_image
-    # Of one layer's sizes, as it will lie in memory.
-    model = build_empty(replace(config, language=replace(config.language, num_hidden_layers=1)))
-    layer = sum(p.numel() for p in model.language.model.layers.parameters())
+    used = entries or config.generation.positions + 64
     model = build_empty(config)
-    whole = sum(p.numel() for p in model.state_dict().values())
-    read = layer * config.language.num_hidden_layers + model.language.lm_head.weight.numel()
+    quantized: list[nn.Module] = [model.language.model.layers, model.language.lm_head]
     if isinstance(model.generation, TokenGeneration):
-        read += sum(p.numel() for p in model.generation.head.parameters())
+        quantized.append(model.generation.head)
+    whole = sum(tensor.numel() for tensor in model.state_dict().values())
+    read = sum(parameter.numel() for part in quantized for parameter in part.parameters())
     bits = {"none": 8.0 * dtype.itemsize, "int8": 8.0, "int4": 5.0}[quantize]
     weights = int((whole - read) * dtype.itemsize + read * bits / 8)
     row = lane_bytes(config.language, dtype, used)

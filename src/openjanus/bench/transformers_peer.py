@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from openjanus.bench.models import fill
+from openjanus.bench.peer import require_transformers
 from openjanus.bench.timing import Times, now
 from openjanus.checkpoints.processors import token_ids
 from openjanus.checkpoints.transformers_schema import to_transformers
 from openjanus.config import JanusConfig
-from openjanus.errors import ConfigError
 from openjanus.processing.prompts import Processor
 
 
@@ -30,16 +30,15 @@ class TransformersPeer:
         dtype: torch.dtype,
     ) -> None:
         """ConfigError if transformers is not installed, or has no such model (JanusFlow)."""
-        try:
-            from transformers import JanusConfig as TheirConfig
-            from transformers import JanusForConditionalGeneration
-            from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-        except ImportError as error:
-            raise ConfigError("the peer needs transformers, which is not installed; pip install 'openjanus[evaluate]'") from error
+        require_transformers()
+        from transformers import JanusConfig as TheirConfig
+        from transformers import JanusForConditionalGeneration
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
         sizes = TheirConfig(**to_transformers(config, token_ids(processor)))
         with torch.device("meta"):
             self._model: Any = JanusForConditionalGeneration(sizes).eval().requires_grad_(False)
-        fill(self._model, device, dtype, "none", pack=False)
+        fill(self._model, device, dtype, None)
         self._model.model.language_model.rotary_emb = LlamaRotaryEmbedding(sizes.text_config).to(device)
         tower = self._model.model.vision_model.embeddings
         tower.position_ids = torch.arange(tower.num_positions, device=device)[None]

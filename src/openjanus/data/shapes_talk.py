@@ -145,7 +145,8 @@ _UNTOLD = (
     "middle",
     "row",
 )
-_ASKED = ("color", "shape", "count", "presence", "attribute", "comparison", "choice")
+# A choice is another question and a second look at its options, so it is asked more often.
+_ASKED = ("color", "shape", "count", "presence", "attribute", "comparison", "choice", "choice", "choice")
 
 
 def told(rng: np.random.Generator, turns: int) -> list[Turn]:

@@ -99,8 +99,10 @@ class Batch:
             else:
                 for row, positions, x in zip(members.rows, members.positions, inputs, strict=True):
                     wide.append(Strip(row.lane, row.entries, positions, x))
-        empty = torch.zeros(0, self._model.config.language.hidden_size, dtype=self._model.dtype, device=self._model.device)
-        return torch.cat(parts) if parts else empty, wide
+        if not parts:
+            width = self._model.config.language.hidden_size
+            parts.append(torch.zeros(0, width, dtype=self._model.dtype, device=self._model.device))
+        return torch.cat(parts), wide
 
     def _tokens(self, members: "_Members", hidden: Tensor) -> list[int]:
         if not self.answers:
@@ -120,10 +122,13 @@ class _Members:
         guided = [number for number, job in enumerate(paintings) if len(job.rows) > 1]
         # Conditional rows first, then the blank ones.
         self.rows = [job.rows[0] for job in paintings] + [paintings[number].rows[1] for number in guided]
-        begins = [job.begins for job in paintings] + [paintings[number].begins for number in guided]
-        every = torch.arange(positions, device=device)
-        self.positions = [every + first for first in begins]
-        steppers = [job.rows[0] for job in answers] + (self.rows if positions == 1 else [])
+        steppers = [job.rows[0] for job in answers]
+        if positions == 1:
+            steppers += self.rows
+        else:
+            begins = [job.begins for job in paintings] + [paintings[number].begins for number in guided]
+            every = torch.arange(positions, device=device)
+            self.positions = [every + first for first in begins]
         lanes = [row.lane for row in steppers]
         self.block = max(lanes, default=-1) + 1
         self.furthest = max((row.entries for row in steppers), default=0)

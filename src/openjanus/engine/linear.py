@@ -25,9 +25,11 @@ _FEW = 8
 class Packed(nn.Module):
     """Weights in bfloat16, laid out once for the CPU's matrix kernels."""
 
+    weight: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+        self.register_buffer("weight", torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None), persistent=False)
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ class Int8(nn.Module):
     """Weights as whole numbers from -127 to 127 with a scale for each output.
 
     A CPU that multiplies bytes (VNNI) is given bytes on both sides: each position's activations are scaled to its largest one.
-    That is two to four times as fast as bfloat16 for few positions and for many; elsewhere only the weights are bytes.
+    Elsewhere only the weights are bytes.
     """
 
     weight: Tensor

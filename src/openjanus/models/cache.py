@@ -49,7 +49,7 @@ class KeyValueCache:
         [R, Hkv, T, Dh] at entries, int64 [R, T]."""
         held_keys, held_values = self.keys[layer, lanes], self.values[layer, lanes]
         rows = torch.arange(len(entries), device=entries.device)[:, None]
-        # Not scatter_, which takes sixty times as long for bfloat16 on a CPU.
+        # Not scatter_, which is slow for bfloat16 on a CPU.
         held_keys[rows, :, entries] = keys.transpose(1, 2)
         held_values[rows, :, entries] = values.transpose(1, 2)
         return held_keys[:, :, :upto], held_values[:, :, :upto]

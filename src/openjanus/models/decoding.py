@@ -32,7 +32,10 @@ class ImageDecoding(Protocol):
     """Whether the next step stands behind this one's positions; otherwise in their place."""
 
     def join(self, lane: int, begin: Tensor, options: ImageOptions, seed: int) -> None:
-        """Begin an image behind a prompt whose last token is embedded as begin, [D]; all its chance comes from seed."""
+        """Begin an image behind a prompt whose last token is embedded as begin, [D]; all its chance comes from seed.
+
+        options: with a guidance, not None.
+        """
 
     def inputs(self, lanes: Tensor) -> Tensor:
         """Embeddings [M, positions, D] of the next step of the images in lanes, int64 [M]."""

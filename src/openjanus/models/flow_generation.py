@@ -138,7 +138,7 @@ class FlowDecoding:
         noise = source(seed).standard_normal(self.latent.shape[1:], dtype=np.float32)
         self.latent[lane] = torch.from_numpy(noise).to(self.latent.device)
         self._step[lane], self._steps[lane] = 0, options.steps
-        self._guidance[lane] = self._generation.config.default_guidance if options.guidance is None else options.guidance
+        self._guidance[lane] = options.guidance
 
     def inputs(self, lanes: Tensor) -> Tensor:
         time = self._step[lanes] / self._steps[lanes]

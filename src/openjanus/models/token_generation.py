@@ -99,7 +99,7 @@ class CodeDecoding:
         self._step[lane] = 0
         draws = source(seed).random(self.codes.shape[1], dtype=np.float32)
         self._uniforms[lane] = torch.from_numpy(draws).to(self._uniforms.device)
-        self._guidance[lane] = self._generation.config.default_guidance if options.guidance is None else options.guidance
+        self._guidance[lane] = options.guidance
         self._next[lane] = begin
         self._sampling.join(lane, options)
 

@@ -39,8 +39,6 @@ class Learner:
 
     def __init__(self, recipe: Recipe, stage: Stage, world: World) -> None:
         torch.manual_seed(recipe.seed)
-        # On CPUs, numbers below 1e-38, of which gradients have many, cost several times as much as others, and count for nothing.
-        torch.set_flush_denormal(True)
         self.task = recipe.task(recipe)
         self.stage = stage
         self._seed = recipe.seed
@@ -112,7 +110,7 @@ class Learner:
         self._reseed(step)
         total = add_up(batches, self._world)
         self._check(step, total)
-        with self._fitting():
+        with self._fitting(), _subnormals_flushed():
             return self._learn(step, batches, total)
 
     def _learn(self, step: int, batches: Sequence[Batch[Any]], total: Total) -> Outcome:
@@ -175,3 +173,17 @@ class Learner:
                     f"stages.{self.stage.name}.micro_batch lower, or checkpointing=true, or use more processes"
                 ) from error
             raise
+
+
+@contextmanager
+def _subnormals_flushed() -> Iterator[None]:
+    """Numbers below 1e-38, of which gradients have many, cost a CPU several times as much as others, and count for nothing.
+
+    It is a mode of the thread, so it is left as it was found: others in this process may need such numbers.
+    """
+    before = (torch.tensor(1e-38) / 10).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)

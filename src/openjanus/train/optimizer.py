@@ -4,10 +4,11 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
+from openjanus.errors import ConfigError
 from openjanus.train.parts import belongs
 from openjanus.train.stage import Stage
 
@@ -33,8 +34,10 @@ def build_optimizers(
     outer = {name: one for name, one in parameters.items() if name not in inner}
     made: list[Optimizer] = []
     if inner:
+        if not hasattr(optim, "Muon"):
+            raise ConfigError(f"stages.{stage.name}.optimizer is muon, which torch has from 2.9 on; use adamw, or a newer torch")
         # Steps as long as AdamW's own (Liu et al. 2025, section 2.2), so that one rate serves both.
-        muon = Muon(list(inner.values()), lr=stage.rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
+        muon = optim.Muon(list(inner.values()), lr=stage.rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
         for parameter in inner.values():
             muon.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
         made.append(muon)

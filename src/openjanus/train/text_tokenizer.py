@@ -17,8 +17,7 @@ def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> tokenizers.To
 
     ConfigError if the vocabulary has no room for the 256 bytes and the special tokens.
     """
-    # The library hands these out in another order in every process, and numbers them as they come.
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     merged = vocabulary - len(SPECIAL_TOKENS)
     if merged < len(alphabet):
         raise ConfigError(f"a vocabulary of {vocabulary} is too small; bytes and special tokens alone take {len(alphabet) + 9}")
