@@ -138,6 +138,7 @@ class FlowDecoding:
         noise = source(seed).standard_normal(self.latent.shape[1:], dtype=np.float32)
         self.latent[lane] = torch.from_numpy(noise).to(self.latent.device)
         self._step[lane], self._steps[lane] = 0, options.steps
+        assert options.guidance is not None, "the engine fills in the model's own"
         self._guidance[lane] = options.guidance
 
     def inputs(self, lanes: Tensor) -> Tensor:

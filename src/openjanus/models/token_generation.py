@@ -99,6 +99,7 @@ class CodeDecoding:
         self._step[lane] = 0
         draws = source(seed).random(self.codes.shape[1], dtype=np.float32)
         self._uniforms[lane] = torch.from_numpy(draws).to(self._uniforms.device)
+        assert options.guidance is not None, "the engine fills in the model's own"
         self._guidance[lane] = options.guidance
         self._next[lane] = begin
         self._sampling.join(lane, options)
