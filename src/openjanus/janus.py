@@ -9,10 +9,10 @@ from typing import Any, Literal, overload
 import torch
 from PIL import Image
 
-from openjanus.checkpoints.load import load_checkpoint
+from openjanus.checkpoints.load import load_checkpoint, stored_quantization
 from openjanus.device import pick_device, pick_dtype
 from openjanus.engine.engine import Engine
-from openjanus.engine.linear import check_quantization, replacement
+from openjanus.engine.linear import check_quantization_on, replacement
 from openjanus.engine.request import Failed, Finished, ImageRequest, Picture, Piece, Progress, TextRequest
 from openjanus.errors import PromptError
 from openjanus.models.janus import JanusModel
@@ -148,19 +148,21 @@ def load(
     name: str | Path = "janus-tiny",
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
-    quantize: str = "none",
+    quantize: str | None = None,
 ) -> Janus:
     """The model of a checkpoint, ready to use.
 
     name: a bundled model ("janus-tiny", "janusflow-tiny"), a folder in any layout we read, or a Hugging Face id.
     device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps. dtype: float32, bfloat16 or float16; None is the
-    checkpoint's own. quantize: none, int8 or int4, of the weights that are read in every step. Quantised, or in bfloat16 on a
-    CPU, a model is for running alone: it can be neither trained nor saved. CheckpointError and ConfigError say what is missing
-    and what to do.
+    checkpoint's own. quantize: none, int8 or int4, of the weights that are read in every step; None is as they are stored.
+    Quantised, or in bfloat16 on a CPU, a model is for running alone: it can be neither trained nor saved (`openjanus convert
+    --quantize` writes quantised checkpoints). CheckpointError and ConfigError say what is missing and what to do.
     """
     where = pick_device(device)
-    kind = check_quantization(quantize, where)
-    loaded = load_checkpoint(name, where, pick_dtype(dtype), lambda path, module: replacement(path, module, kind))
+    kind = check_quantization_on(stored_quantization(name) if quantize is None else quantize, where)
+    loaded = load_checkpoint(
+        name, where, pick_dtype(dtype), lambda path, module: replacement(path, module, kind), quantized=kind != "none"
+    )
     return Janus(loaded.model.eval(), loaded.processor, str(name), loaded.untrained)
 
 

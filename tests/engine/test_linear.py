@@ -10,7 +10,7 @@ from torch import nn
 import tiny
 from openjanus.checkpoints.load import load_checkpoint
 from openjanus.checkpoints.save import save_checkpoint
-from openjanus.engine.linear import GROUP, Int4, Int8, Packed, check_quantization, replacement
+from openjanus.engine.linear import GROUP, Int4, Int8, Packed, check_quantization_on, replacement
 from openjanus.errors import ConfigError
 from openjanus.janus import load
 from openjanus.models.adaptors import ImageHead
@@ -91,7 +91,7 @@ def test_words_that_are_no_quantisation_are_refused():
     with pytest.raises(ConfigError, match="quantize is 'int3'; it must be none, int8 or int4"):
         load("janus-tiny", quantize="int3")
     with pytest.raises(ConfigError, match="choose int8"):
-        check_quantization("int4", torch.device("mps"))
+        check_quantization_on("int4", torch.device("mps"))
 
 
 def test_modules_are_told_of_once_when_they_are_whole_and_inner_ones_first(variant: str, tmp_path: Path):

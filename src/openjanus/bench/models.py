@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from openjanus.checkpoints.load import build_empty, load_checkpoint, tell
 from openjanus.config import PRESETS, JanusConfig
-from openjanus.engine.linear import Quantization, replacement
+from openjanus.engine.linear import replacement
 from openjanus.errors import ConfigError
 from openjanus.janus import Janus, load
+from openjanus.models.quantization import Quantization
 from openjanus.processing.images import ImageProcessor
 from openjanus.processing.prompts import Processor
 

@@ -15,11 +15,11 @@ from openjanus.bench.timing import Side, Times, bandwidth, interleaved, now
 from openjanus.bench.transformers_peer import TransformersPeer
 from openjanus.checkpoints.load import build_empty
 from openjanus.config import FlowGenerationConfig, JanusConfig
-from openjanus.engine.linear import Quantization
 from openjanus.engine.memory import lane_bytes
 from openjanus.engine.request import ImageRequest, Request, TextRequest
 from openjanus.errors import ConfigError
 from openjanus.janus import Janus, load
+from openjanus.models.quantization import Quantization
 from openjanus.models.token_generation import TokenGeneration
 from openjanus.types import ImageOptions, Message, TextOptions
 

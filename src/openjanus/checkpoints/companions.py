@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from openjanus.checkpoints.files import WEIGHT_NAMES, has_weights, read_json
+from openjanus.checkpoints.quantized import kind_of
 from openjanus.checkpoints.schema import MODEL_TYPE as PUBLISHED
 from openjanus.checkpoints.schema import parse_published
 from openjanus.checkpoints.transformers_schema import MODEL_TYPE as TRANSFORMERS
 from openjanus.checkpoints.transformers_schema import parse_transformers, to_transformers
 from openjanus.config import JanusConfig, VAEConfig
 from openjanus.errors import CheckpointError, ConfigError
+from openjanus.models.quantization import Quantization
 
 CONFIG, PROCESSOR, PREPROCESSOR = "config.json", "processor_config.json", "preprocessor_config.json"
 TOKENIZER_SETTINGS, GENERATION = "tokenizer_config.json", "generation_config.json"
@@ -44,6 +46,11 @@ class Companions:
     def untrained(self) -> bool:
         """Whether the weights are random, which config.json may say with a key of ours."""
         return bool(self.config.get("untrained", False))
+
+    @property
+    def quantization(self) -> Quantization:
+        """What the weights are, as config.json says; ConfigError for numbers of others."""
+        return kind_of(self.config)
 
     def published_json(self, name: str) -> dict[str, Any] | None:
         """A file as the published layout has it: the file itself, or what was kept of it; None where there is none."""

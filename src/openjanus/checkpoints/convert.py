@@ -1,4 +1,7 @@
-"""Converting a checkpoint from any layout into the published one or transformers', tensor by tensor, every bit as it was."""
+"""Converting a checkpoint from any layout into the published one or transformers', tensor by tensor, every bit as it was.
+
+Or quantising it: what every step reads becomes whole numbers, the rest stays as it was.
+"""
 
 from pathlib import Path
 
@@ -14,23 +17,31 @@ from openjanus.checkpoints.processors import load_processor
 from openjanus.checkpoints.save import Source, choose_layout, write_checkpoint
 from openjanus.checkpoints.writing import MAX_SHARD_SIZE, is_filled
 from openjanus.errors import CheckpointError
+from openjanus.models.quantization import Quantization
 
 
 def convert_checkpoint(
-    source: str | Path, destination: str | Path, layout: str = "deepseek", max_shard_size: int = MAX_SHARD_SIZE
-) -> None:
+    source: str | Path,
+    destination: str | Path,
+    layout: str = "deepseek",
+    max_shard_size: int = MAX_SHARD_SIZE,
+    quantize: Quantization | None = None,
+) -> Quantization:
     """Write the checkpoint `source` (a name, folder or hub id, in any layout) into the folder `destination`.
 
     What the transformers layout has no place for (the unused attention pool, a usage buffer) is kept beside it in
     openjanus_extra.safetensors, so that converting there and back gives the same bits. Dtypes do not change, and no more than one
-    tensor is in memory at a time. A JanusFlow keeps the VAE in its folder, if it has one. Errors as for loading and saving;
-    CheckpointError too for a `destination` that is not empty, unless it is the source, which is then replaced.
+    tensor is in memory at a time. A JanusFlow keeps the VAE in its folder, if it has one.
+    quantize: what the weights are written as that every step reads; None is as they are, "none" makes quantised ones real again,
+    in the dtype of the others. What they are written as is returned. Errors as for loading and saving; CheckpointError too for a
+    `destination` that is not empty, unless it is the source, which is then replaced.
     """
     folder = find_checkpoint(source)
     _check_destination(folder, destination)
     companions = read_companions(folder)
     vae_folder, config = find_config(folder, companions, fetch_vae=False)
-    choose_layout(layout, config)
+    kind = companions.quantization if quantize is None else quantize
+    choose_layout(layout, config, kind)
     processor = load_processor(folder, companions, config, str(source))
     weights = open_weights(folder)
     wanted = slots(build_empty(config))
@@ -49,6 +60,7 @@ def convert_checkpoint(
             held,
             {name: homes[name].dtype(name) for name in held},
             lambda name: homes[name].read(name),
+            kind,
         ),
         processor,
         companions,
@@ -57,6 +69,7 @@ def convert_checkpoint(
         max_shard_size=max_shard_size,
         untrained=companions.untrained,
     )
+    return kind
 
 
 def _check_destination(source: Path, destination: str | Path) -> None:
@@ -77,12 +90,15 @@ class _Origin:
         self._extra = extra
 
     def dtype(self, name: str) -> torch.dtype:
-        """The dtype a tensor is stored in."""
+        """The dtype a tensor is stored in; of a quantised one, that of the others."""
         stored = self.fit.table[name]
-        return self._weights.headers[stored.names[0]].dtype if stored else self.read(name).dtype
+        if stored is None:
+            return self.read(name).dtype
+        first = stored.names[0]
+        return self._weights.dtype if first in self._weights.quantized else self._weights.headers[first].dtype
 
     def read(self, name: str) -> Tensor:
-        """One tensor, as it is stored."""
+        """One tensor, as it is stored, or as near to that as float32 is."""
         stored = self.fit.table[name]
         if stored is not None:
             return stored.gather(self._weights.read)

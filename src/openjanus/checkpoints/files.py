@@ -17,8 +17,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from openjanus.checkpoints.headers import Header
 from openjanus.checkpoints.paddle import read_pdparams, to_tensor
+from openjanus.checkpoints.quantized import companions_of, find_quantized, read_real, real_header
 from openjanus.errors import CheckpointError
+from openjanus.models.quantization import Quantization
 
 # What the transformers layout has no place for, kept beside it under the published names (see convert.py).
 EXTRA_FILE = "openjanus_extra.safetensors"
@@ -30,25 +33,10 @@ _DTYPES = {
     "BF16": torch.bfloat16,
     # Paddle's bfloat16. No Janus tensor is a whole number, so it can be nothing else.
     "U16": torch.bfloat16,
+    # Quantised weights; scales must lie beside them.
+    "I8": torch.int8,
+    "U8": torch.uint8,
 }
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says about a tensor before it is read."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def count(self) -> int:
-        """Numbers in it."""
-        return torch.Size(self.shape).numel()
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of it."""
-        return self.count * self.dtype.itemsize
 
 
 @contextmanager
@@ -165,7 +153,7 @@ WEIGHT_NAMES = re.compile(
 
 
 class Weights:
-    """All tensors of a folder, by name."""
+    """All tensors of a folder, by name. Quantised ones are told of, and read, as the float32 that they stand for."""
 
     def __init__(self, paths: list[Path], opens: type[WeightFile]) -> None:
         self.paths = paths
@@ -183,9 +171,32 @@ class Weights:
         return self.paths[0].suffix.removeprefix(".")
 
     @cached_property
+    def _stored(self) -> dict[str, Header]:
+        """Every tensor's header as it lies there, in the order of the files."""
+        return {name: header for file in self.files for name, header in file.headers.items()}
+
+    @cached_property
+    def quantized(self) -> dict[str, Quantization]:
+        """The tensors that lie there as whole numbers. CheckpointError for numbers without a scale."""
+        found = find_quantized(self._stored)
+        for name, header in self._stored.items():
+            if not header.dtype.is_floating_point and name not in found:
+                home = self._homes[name].path
+                raise CheckpointError(
+                    f"{home}: {name} is stored as {header.dtype} without scales; fetch the unquantised checkpoint"
+                )
+        return found
+
+    @cached_property
     def headers(self) -> dict[str, Header]:
         """Every tensor's header, in the order of the files."""
-        return {name: header for file in self.files for name, header in file.headers.items()}
+        beside = {one for name, kind in self.quantized.items() for one in companions_of(name, kind)}
+        kinds = self.quantized
+        return {
+            name: real_header(header, kinds[name]) if name in kinds else header
+            for name, header in self._stored.items()
+            if name not in beside
+        }
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -193,15 +204,28 @@ class Weights:
         return {name: header.shape for name, header in self.headers.items()}
 
     @cached_property
+    def formats(self) -> dict[str, int]:
+        """Bytes by number format ("bfloat16"), of quantised tensors with their scales ("int4")."""
+        sizes: dict[str, int] = {}
+        kinds = {one: kind for name, kind in self.quantized.items() for one in (name, *companions_of(name, kind))}
+        for name, header in self._stored.items():
+            format = kinds.get(name, str(header.dtype).removeprefix("torch."))
+            sizes[format] = sizes.get(format, 0) + header.bytes
+        return sizes
+
+    @cached_property
     def dtype(self) -> torch.dtype:
-        """The dtype that most bytes are stored in."""
+        """The dtype that most bytes are stored in, of what is not quantised."""
         sizes: dict[torch.dtype, int] = {}
-        for header in self.headers.values():
-            sizes[header.dtype] = sizes.get(header.dtype, 0) + header.bytes
+        for name, header in self.headers.items():
+            if name not in self.quantized:
+                sizes[header.dtype] = sizes.get(header.dtype, 0) + header.bytes
         return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)
 
     def read(self, name: str) -> Tensor:
         """One tensor on the CPU; ask for each name once."""
+        if name in self.quantized:
+            return read_real(name, self.quantized[name], lambda one: self._homes[one].read(one))
         return self._homes[name].read(name)
 
 

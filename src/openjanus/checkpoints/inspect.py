@@ -171,9 +171,12 @@ def _examine(
         str(path.relative_to(folder.parent) if path.parent.name == "vae" else path.name): path.stat().st_size
         for path in weights.paths
     }
-    for header in weights.headers.values():
-        dtype = _dtype_name(header.dtype)
-        report.dtypes[dtype] = report.dtypes.get(dtype, 0) + header.bytes
+    try:
+        for format, size in weights.formats.items():
+            report.dtypes[format] = report.dtypes.get(format, 0) + size
+    except CheckpointError as error:
+        report.problems.append(str(error))
+        return None
     best = nearest(layouts, wanted, weights.shapes)
     report.missing += best.missing
     report.extra += best.extra
@@ -181,10 +184,6 @@ def _examine(
     if best.problems:
         report.problems.append(f"the weights in {folder} do not fit: {best.describe()}. Nearest is the {best.layout.name} layout")
     return best, weights
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _tell_processor(report: Inspection, processor: Processor, config: JanusConfig) -> None:

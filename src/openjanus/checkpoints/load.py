@@ -4,7 +4,7 @@ The model is built on the meta device, which takes no memory, and every tensor i
 need no change of dtype or device stay views of the file's memory map: pages come in when they are used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +34,15 @@ from openjanus.config import FlowGenerationConfig, JanusConfig, VAEConfig
 from openjanus.errors import CheckpointError, ConfigError
 from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.janus import JanusModel
+from openjanus.models.quantization import Quantization
 from openjanus.processing.prompts import Processor
 
 # A module's name and the module -> what takes its place, None if it stays.
 Placed = Callable[[str, nn.Module], nn.Module | None]
+
+
+def _stays(name: str, module: nn.Module) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,16 @@ def load_checkpoint(
     name: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-    placed: Placed = lambda name, module: None,
+    placed: Placed = _stays,
+    quantized: bool = False,
 ) -> Checkpoint:
     """The checkpoint of a bundled name, a folder in any layout, or a Hugging Face id.
 
     dtype None is the checkpoint's own (of mixed ones, that of most bytes). A VAE in float16 becomes float32, where it does not
     overflow. A JanusFlow whose VAE is nowhere to be found loads without it: it reads images, and painting says what is missing.
     placed: told of every module, by its name, as soon as its weights are there, inner ones first; it may change it in place, and
-    what it returns takes its place.
+    what it returns takes its place. quantized: `placed` quantises, so weights that are stored as whole numbers come to it in
+    float32, as exactly as it wants them.
     CheckpointError and ConfigError say in one line what is wrong and what to do.
     """
     folder = find_checkpoint(name)
@@ -86,14 +93,19 @@ def load_checkpoint(
     wanted = slots(model)
     main = fit_weights(folder, weights, layouts_of(config.generation), without_vae(wanted))
     place = _Placing(model, torch.device(device), placed)
-    place.fill(main, weights, dtype or weights.dtype, open_extra(folder))
+    place.fill(main, weights, dtype or weights.dtype, open_extra(folder), exact=weights.quantized if quantized else ())
     if vae_folder is not None:
         vae_weights = open_weights(vae_folder)
         own = dtype or vae_weights.dtype
         # The published VAE's activations overflow in float16 (SPEC section 6.2).
         own = torch.float32 if own == torch.float16 else own
-        place.fill(fit_weights(vae_folder, vae_weights, VAE_LAYOUTS, only_vae(wanted)), vae_weights, own, None)
+        place.fill(fit_weights(vae_folder, vae_weights, VAE_LAYOUTS, only_vae(wanted)), vae_weights, own)
     return Checkpoint(folder, main.layout.name, model, processor, companions)
+
+
+def stored_quantization(name: str | Path) -> Quantization:
+    """What the weights of a checkpoint are, as its config.json says. Errors as for `load_checkpoint`."""
+    return read_companions(find_checkpoint(name)).quantization
 
 
 def find_config(folder: Path, companions: Companions, fetch_vae: bool = True) -> tuple[Path | None, JanusConfig]:
@@ -169,11 +181,27 @@ class _Placing:
         self.placed = placed
         self.slots = slots(model)
 
-    def fill(self, fit: Fit, weights: Weights, dtype: torch.dtype, extra: SafetensorsFile | None) -> None:
-        """Every tensor of the fit's table, read from `weights`."""
+    def fill(
+        self,
+        fit: Fit,
+        weights: Weights,
+        dtype: torch.dtype,
+        extra: SafetensorsFile | None = None,
+        exact: Container[str] = (),
+    ) -> None:
+        """Every tensor of the fit's table, read from `weights`. exact: stored tensors that stay in float32 until all is told."""
+        waiting = []
         for name, stored in fit.table.items():
             tensor = stored.gather(weights.read) if stored else read_extra(name, self.slots[name], extra, dtype)
-            self._assign(name, tensor.to(self.device, dtype))
+            if stored and stored.names[0] in exact:
+                waiting.append(name)
+                self._assign(name, tensor.to(self.device))
+            else:
+                self._assign(name, tensor.to(self.device, dtype))
+        left = dict(self.model.named_parameters())
+        for name in waiting:
+            if name in left and left[name].dtype != dtype:
+                left[name].data = left[name].data.to(dtype)
 
     def _assign(self, name: str, tensor: Tensor) -> None:
         path, _, leaf = name.rpartition(".")

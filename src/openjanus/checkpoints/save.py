@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from openjanus.checkpoints.companions import CONFIG, JSON_FILES, KEPT_PUBLISHED, Companions
-from openjanus.checkpoints.files import EXTRA_FILE, Header
+from openjanus.checkpoints.files import EXTRA_FILE
+from openjanus.checkpoints.headers import Header
 from openjanus.checkpoints.layouts import (
     TRANSFORMERS,
     VAE_LAYOUTS,
+    Form,
     Layout,
     Slot,
     Stored,
@@ -25,6 +27,7 @@ from openjanus.checkpoints.layouts import (
     without_vae,
 )
 from openjanus.checkpoints.processors import as_json, published_files, token_ids, transformers_files
+from openjanus.checkpoints.quantized import CONFIG_KEY, described, is_quantized, quantized, stored_headers
 from openjanus.checkpoints.schema import to_published
 from openjanus.checkpoints.transformers_schema import check_representable, to_transformers
 from openjanus.checkpoints.vae_schema import to_vae
@@ -32,6 +35,7 @@ from openjanus.checkpoints.writing import MAX_SHARD_SIZE, Group, replacing, writ
 from openjanus.config import FlowGenerationConfig, JanusConfig
 from openjanus.errors import ConfigError
 from openjanus.models.janus import JanusModel
+from openjanus.models.quantization import Quantization
 from openjanus.processing.prompts import Processor
 
 LAYOUTS = ("deepseek", "transformers")
@@ -39,25 +43,41 @@ LAYOUTS = ("deepseek", "transformers")
 
 @dataclass(frozen=True)
 class Source:
-    """Tensors to be written: what a model needs, the dtype each has, and what reads one, by our names."""
+    """Tensors to be written: what a model needs, the dtype each has, and what reads one, by our names.
+
+    quantize: what those are written as whose weights every step reads.
+    """
 
     slots: Mapping[str, Slot]
     dtypes: Mapping[str, torch.dtype]
     read: Callable[[str], Tensor]
+    quantize: Quantization = "none"
 
     def groups(self, layout: Layout, names: Mapping[str, Slot]) -> tuple[list[Group], list[Group]]:
         """The stored tensors of a layout, and those it has no place for, under their published names."""
         placed: list[Group] = []
         kept: list[Group] = []
         for name, stored in layout.table(names).items():
-            header = Header(stored.shape if stored else self.slots[name].shape, self.dtypes[name])
+            slot = self.slots[name]
+            if stored and self.quantize != "none" and is_quantized(name, slot.shape, slot.linear):
+                assert stored.form is Form.SAME, "linear layers of the published layout are as ours"
+                headers = stored_headers(stored.names[0], slot.shape, self.quantize)
+                for i, (one, header) in enumerate(headers.items()):
+                    placed.append(Group((one,), header, partial(self._make_quantized, name, i)))
+                continue
+            header = Header(stored.shape if stored else slot.shape, self.dtypes[name])
             stored_names = stored.names if stored else (published_name(name),)
             (placed if stored else kept).append(Group(stored_names, header, partial(self._make, name, stored)))
         return placed, kept
 
     def _make(self, name: str, stored: Stored | None) -> tuple[Tensor, ...]:
-        tensor = self.read(name)
+        tensor = self.read(name).to(self.dtypes[name])
         return stored.scatter(tensor) if stored else (tensor,)
+
+    def _make_quantized(self, name: str, which: int) -> tuple[Tensor, ...]:
+        """One of the tensors that quantised weights are stored as; made anew for each, so that no more lies in memory."""
+        assert self.quantize != "none"
+        return (quantized(self.read(name), self.quantize)[which],)
 
 
 def save_checkpoint(
@@ -104,8 +124,11 @@ def write_checkpoint(
     untrained: bool,
 ) -> None:
     """Write a checkpoint from wherever its tensors come; as `save_checkpoint`."""
-    target = choose_layout(layout, config)
-    files = _small_files(layout, config, processor, companions, str(dtype).removeprefix("torch."), untrained)
+    target = choose_layout(layout, config, source.quantize)
+    marks: dict[str, Any] = {"untrained": True} if untrained else {}
+    if source.quantize != "none":
+        marks[CONFIG_KEY] = described(source.quantize)
+    files = _small_files(layout, config, processor, companions, str(dtype).removeprefix("torch."), marks)
     with replacing(folder) as partial:
         for name, content in files.items():
             write_file(partial / name, content)
@@ -120,24 +143,25 @@ def write_checkpoint(
             write_weights(partial / "vae", source.groups(VAE_LAYOUTS[0], vae)[0], stem="diffusion_pytorch_model")
 
 
-def choose_layout(layout: str, config: JanusConfig) -> Layout:
+def choose_layout(layout: str, config: JanusConfig, quantize: Quantization = "none") -> Layout:
     """The layout of that name for such a model; ConfigError if there is none or it cannot hold the model."""
     if layout not in LAYOUTS:
         raise ConfigError(f"unknown layout {layout!r}; use one of {', '.join(LAYOUTS)}")
     if layout == "transformers":
+        if quantize != "none":
+            raise ConfigError(f"transformers cannot read our {quantize} weights; write the deepseek layout, or --quantize none")
         check_representable(config)
         return TRANSFORMERS
     return layouts_of(config.generation)[0]
 
 
 def _small_files(
-    layout: str, config: JanusConfig, processor: Processor, companions: Companions | None, dtype: str, untrained: bool
+    layout: str, config: JanusConfig, processor: Processor, companions: Companions | None, dtype: str, marks: dict[str, Any]
 ) -> dict[str, bytes]:
-    """Every small file of a checkpoint by name."""
+    """Every small file of a checkpoint by name. marks: what config.json says of the weights with keys of ours."""
 
     def mark(values: dict[str, Any]) -> dict[str, Any]:
-        values.pop("untrained", None)
-        return {**values, "untrained": True} if untrained else values
+        return {name: value for name, value in values.items() if name not in ("untrained", CONFIG_KEY)} | marks
 
     published = mark(to_published(config, companions.published_json(CONFIG) if companions else None, dtype))
     files = {CONFIG: as_json(published), **published_files(processor, companions)}

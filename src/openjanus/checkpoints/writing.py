@@ -13,13 +13,20 @@ import torch
 from torch import Tensor
 
 from openjanus.checkpoints.companions import belongs_to_checkpoint, is_checkpoint
-from openjanus.checkpoints.files import Header
+from openjanus.checkpoints.headers import Header
 from openjanus.checkpoints.locate import expand_path
 from openjanus.errors import CheckpointError
 
 MAX_SHARD_SIZE = 5_000_000_000
 
-_CODES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_CODES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+}
 
 
 @dataclass(frozen=True)

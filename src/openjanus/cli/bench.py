@@ -30,7 +30,7 @@ def bench(
     ] = None,
     device: options.Device = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
-    quantize: options.Quantize = "none",
+    quantize: options.Quantize = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure speed or memory, with random weights of a published size: nothing is downloaded.
@@ -43,12 +43,14 @@ def bench(
     import json
 
     from openjanus.bench.run import Work, measure, measure_load, memory
+    from openjanus.checkpoints.load import stored_quantization
     from openjanus.cli.console import note
     from openjanus.device import pick_device, pick_dtype
-    from openjanus.engine.linear import check_quantization
+    from openjanus.engine.linear import check_quantization_on
 
     where, number = pick_device(device), pick_dtype(dtype)
-    quantization = check_quantization(quantize, where)
+    stored = "none" if model is None else stored_quantization(model)
+    quantization = check_quantization_on(quantize or stored, where)
     name = preset or model or ("janusflow-1.3b" if kind == "flow" else "janus-pro-1b")
     assert number is not None
     if kind == "load":

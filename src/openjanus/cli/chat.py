@@ -35,7 +35,7 @@ def chat(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder painted images go to.")] = Path("out"),
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    quantize: options.Quantize = "none",
+    quantize: options.Quantize = None,
 ) -> None:
     """Talk with a model: text, /image PATH, /generate PROMPT, /reset, /save FILE."""
     from openjanus.cli.console import load_model

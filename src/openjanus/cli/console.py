@@ -24,7 +24,7 @@ def note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
-def load_model(model: str | None, device: str, dtype: str, quantize: str) -> "Janus":
+def load_model(model: str | None, device: str, dtype: str, quantize: str | None) -> "Janus":
     """The model of the command line; without --model the bundled one, and a note says so."""
     from openjanus.janus import load
 

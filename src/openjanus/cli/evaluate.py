@@ -24,7 +24,7 @@ def evaluate(
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    quantize: options.Quantize = "none",
+    quantize: options.Quantize = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure a model: scores with 95 % intervals, the same for everyone who asks with the same seed.

@@ -22,7 +22,7 @@ def generate(
     model: options.Model = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    quantize: options.Quantize = "none",
+    quantize: options.Quantize = None,
     as_json: options.Json = False,
 ) -> None:
     """Paint images of a prompt, and print where they are.

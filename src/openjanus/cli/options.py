@@ -10,7 +10,12 @@ Model = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.")]
-Quantize = Annotated[str, typer.Option(help="none, int8 or int4: smaller weights, faster steps, a little less exact.")]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        help="none, int8 or int4: smaller weights, faster steps, a little less exact.", show_default="as they are stored"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same result.", show_default="a fresh one")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest choices that sum to this probability; 1 keeps all.")]

@@ -22,7 +22,7 @@ def understand(
     system_prompt: Annotated[str | None, typer.Option(help="Instead of the model's usual system prompt.")] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    quantize: options.Quantize = "none",
+    quantize: options.Quantize = None,
     as_json: options.Json = False,
 ) -> None:
     """Answer a question about images.

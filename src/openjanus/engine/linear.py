@@ -5,19 +5,16 @@ stay bfloat16. Applied from outside, once, when a model is loaded; what is repla
 Dims: N outputs, K inputs, M rows of a step.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openjanus.errors import ConfigError
 from openjanus.models.llama import MLP, Attention
+from openjanus.models.quantization import GROUP, HEADS, Quantization, check_quantization, fits, to_int4, to_int8
 
-Quantization = Literal["none", "int8", "int4"]
-GROUP = 32  # inputs that share a scale, of int4
-# The parts whose weights are read in every step: the language model and both heads. Pathways run once an image.
-_HEADS = ("language.lm_head", "generation.head.")
+# Outputs that are packed for the int4 kernel at a time; whole blocks of it.
+_PACKED = 1024
 # More rows than this are faster against weights made whole again.
 _FEW = 8
 
@@ -50,9 +47,7 @@ class Int8(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(1).clamp(min=1e-8) / 127
-        whole = (weight / scale[:, None]).round().to(torch.int8)
+        whole, scale = to_int8(linear.weight.detach())
         self.bytes = whole.device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
         self.register_buffer("weight", torch.ops.onednn.qlinear_prepack(whole, None) if self.bytes else whole)
         self.register_buffer("scale", scale if self.bytes else scale.bfloat16())
@@ -83,28 +78,22 @@ class Int8(nn.Module):
 
 
 class Int4(nn.Module):
-    """Weights as whole numbers from 0 to 15; every GROUP inputs of an output share a scale and a smallest value."""
+    """Weights as whole numbers from 0 to 15; every GROUP inputs of an output share a scale and a zero."""
 
     weight: Tensor
     scales: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        weight = linear.weight.detach().float()
-        groups = weight.unflatten(1, (-1, GROUP))
-        low, high = groups.amin(2), groups.amax(2)
-        scale = ((high - low) / 15).clamp(min=1e-8).bfloat16()
-        # The kernels count from 8: w = (q - 8) * scale + zero.
-        zero = (low + 8 * scale.float()).bfloat16()
-        whole = ((groups - zero[..., None].float()) / scale[..., None].float() + 8).round().clamp(0, 15)
-        whole = whole.flatten(1).to(torch.int32)
+        whole, scale, zero = to_int4(linear.weight.detach())
         self.register_buffer("scales", torch.stack((scale, zero), dim=-1).transpose(0, 1).contiguous())
         self.on_cpu = whole.device.type == "cpu"
         if self.on_cpu:
-            self.register_buffer("weight", torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 2))
+            # The packing wants eight times the bytes it gives, so it is given some outputs at a time.
+            parts = [torch.ops.aten._convert_weight_to_int4pack_for_cpu(part.int(), 2) for part in whole.split(_PACKED)]
+            self.register_buffer("weight", torch.cat(parts))
         else:
-            pairs = whole.to(torch.uint8)
-            self.register_buffer("weight", torch._convert_weight_to_int4pack(pairs[:, ::2] << 4 | pairs[:, 1::2], 8))
+            self.register_buffer("weight", torch._convert_weight_to_int4pack(whole[:, ::2] << 4 | whole[:, 1::2], 8))
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,13 +111,12 @@ def _finished(y: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
     return (y if bias is None else y + bias).unflatten(0, x.shape[:-1])
 
 
-def check_quantization(name: str, device: torch.device) -> Quantization:
+def check_quantization_on(name: str, device: torch.device) -> Quantization:
     """The quantisation of that name; ConfigError if there is none, or not on this device."""
-    if name not in ("none", "int8", "int4"):
-        raise ConfigError(f"quantize is {name!r}; it must be none, int8 or int4")
-    if name == "int4" and device.type == "mps":
+    kind = check_quantization(name)
+    if kind == "int4" and device.type == "mps":
         raise ConfigError("int4 runs on CPUs and CUDA GPUs; choose int8 on this device")
-    return name  # type: ignore[return-value]
+    return kind
 
 
 def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Module | None:
@@ -136,14 +124,14 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
     language model, layers of one input become one.
 
     To be told of module by module while a model is loaded, so that it never lies in memory whole. A layer stays whose sizes the
-    kernels do not take: they want multiples of 32 inputs (int4 on CUDA: 128) and of 16 outputs.
+    kernels do not take (int4 on CUDA wants multiples of 128 inputs).
     """
     if isinstance(module, Attention | MLP):
         if all(_replaced(part, quantize) for part in module.children() if isinstance(part, nn.Linear)):
             module.join(lambda linear: _packed(linear, quantize))
             last = "o_proj" if isinstance(module, Attention) else "down_proj"
             setattr(module, last, _packed(getattr(module, last), quantize))
-    elif isinstance(module, nn.Linear) and name.startswith(_HEADS) and _replaced(module, quantize):
+    elif isinstance(module, nn.Linear) and name.startswith(HEADS) and _replaced(module, quantize):
         return _packed(module, quantize)
     return None
 
@@ -151,7 +139,7 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
 def _replaced(linear: nn.Linear, quantize: Quantization) -> bool:
     if quantize != "none":
         inputs = 128 if quantize == "int4" and linear.weight.device.type == "cuda" else GROUP
-        return linear.in_features % inputs == 0 and linear.out_features % 16 == 0
+        return fits(tuple(linear.weight.shape)) and linear.in_features % inputs == 0
     if linear.weight.device.type != "cpu" or linear.weight.dtype != torch.bfloat16:
         return False
     # Builds for other processors than x86 may come without these kernels.

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from openjanus.checkpoints.files import Header, has_weights, open_weights, read_json
+from openjanus.checkpoints.files import has_weights, open_weights, read_json
+from openjanus.checkpoints.headers import Header
 from openjanus.checkpoints.layouts import FLOW_PREFIXES, JANUS_PREFIXES, VAE_PREFIX, published_name
 from openjanus.checkpoints.processors import as_json
 from openjanus.checkpoints.vae_schema import parse_vae, to_vae
