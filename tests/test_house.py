@@ -16,6 +16,7 @@ FLOORS = {
     "config": 0,
     "types": 0,
     "device": 0,
+    "kernels": 1,
     "models": 1,
     "processing": 1,
     "checkpoints": 2,

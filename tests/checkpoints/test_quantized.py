@@ -16,6 +16,7 @@ from openjanus.checkpoints.load import load_checkpoint
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.cli import main
 from openjanus.engine.linear import Int4, Int8, Packed
+from openjanus.engine.tiled import Tiled, TiledInt4, TiledInt8
 from openjanus.errors import CheckpointError, ConfigError
 from openjanus.janus import load
 from openjanus.models.quantization import Quantization, from_int4, from_int8, pack, to_int4, to_int8, unpack
@@ -39,7 +40,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_it_loads_as_what_the_whole_checkpoint_becomes(written: tuple[str, Quantization, Path]):
     name, kind, folder = written
     wanted, given = load(name, "cpu", quantize=kind), load(folder, "cpu")
-    assert isinstance(given.model.language.lm_head, Int8 if kind == "int8" else Int4)
+    assert isinstance(given.model.language.lm_head, Int8 | TiledInt8 if kind == "int8" else Int4 | TiledInt4)
     assert_same_tensors(_dense(given.model), _dense(wanted.model))
     assert given.model.dtype == wanted.model.dtype
     settings = {"seed": 3, "steps": 2} if "flow" in name else {"seed": 3}
@@ -97,14 +98,14 @@ def test_it_can_be_made_real_again(written: tuple[str, Quantization, Path], tmp_
     # As loading it unquantised does.
     assert_same_tensors(load_checkpoint(folder).model.state_dict(), real.state_dict())
     plain = load(folder, "cpu", quantize="none")
-    assert isinstance(plain.model.language.lm_head, nn.Linear | Packed)
-    assert not any(isinstance(part, Int8 | Int4) for part in plain.model.modules())
+    assert isinstance(plain.model.language.lm_head, nn.Linear | Packed | Tiled)
+    assert not any(isinstance(part, Int8 | Int4 | TiledInt8 | TiledInt4) for part in plain.model.modules())
 
 
 def test_one_kind_can_be_loaded_as_the_other(tmp_path: Path):
     convert_checkpoint("janus-tiny", tmp_path / "int8", quantize="int8")
     model = load(tmp_path / "int8", "cpu", quantize="int4").model
-    assert isinstance(model.language.lm_head, Int4)
+    assert isinstance(model.language.lm_head, Int4 | TiledInt4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -154,3 +155,10 @@ def test_numbers_of_real_weights_give_themselves_again():
     for make, real in ((to_int8, from_int8), (to_int4, from_int4)):
         once = make(weight)
         assert all(torch.equal(a, b) for a, b in zip(once, make(real(*once)), strict=True))
+
+
+def test_equal_weights_are_their_zero_alone():
+    numbers, scale, zero = to_int4(torch.full((16, 32), 0.5))
+    assert not scale.any() and (zero == 0.5).all()
+    assert (from_int4(numbers, scale, zero) == 0.5).all()
+    assert not from_int4(*to_int4(torch.zeros(16, 32))).any()

@@ -11,12 +11,33 @@ import tiny
 from openjanus.checkpoints.load import load_checkpoint
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.engine.linear import GROUP, Int4, Int8, Packed, check_quantization_on, replacement
+from openjanus.engine.tiled import Tiled, TiledBFloat16, TiledInt4, TiledInt8, tiled
 from openjanus.errors import ConfigError
 from openjanus.janus import load
+from openjanus.kernels.linear import supported
 from openjanus.models.adaptors import ImageHead
 from openjanus.models.llama import Llama
+from openjanus.models.quantization import Quantization, from_int4, to_int4
 
+HELD = Packed | Int8 | Int4 | Tiled
+KINDS = {"none": (Packed, TiledBFloat16), "int8": (Int8, TiledInt8), "int4": (Int4, TiledInt4)}
 SHAPES = Path(__file__).resolve().parents[2] / "examples" / "images" / "shapes.png"
+
+
+@pytest.fixture(params=["our kernels", "torch's kernels"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with our kernels, where they run, and once without."""
+    if request.param == "torch's kernels":
+        monkeypatch.setattr("openjanus.engine.tiled.supported", frozenset)
+    elif not supported():
+        pytest.skip("our kernels do not run on this processor, or were not compiled")
+
+
+def layer_of(kind: type[nn.Module], of: nn.Linear) -> nn.Module:
+    """A layer of that kind; a skip where its kernel does not run."""
+    if issubclass(kind, Tiled) and {TiledBFloat16: "bf16", TiledInt8: "int8", TiledInt4: "int4"}[kind] not in supported():
+        pytest.skip("this kernel does not run on this processor, or was not compiled")
+    return kind(of)
 
 
 def linear(inputs: int = 96, outputs: int = 64, bias: bool = False) -> nn.Linear:
@@ -24,52 +45,112 @@ def linear(inputs: int = 96, outputs: int = 64, bias: bool = False) -> nn.Linear
     return nn.Linear(inputs, outputs, bias=bias).bfloat16().requires_grad_(False)
 
 
+ERRORS = [(Packed, 1e-6), (Int8, 0.02), (Int4, 0.09), (TiledBFloat16, 0.004), (TiledInt8, 0.02), (TiledInt4, 0.09)]
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 40])
-@pytest.mark.parametrize(("kind", "error"), [(Packed, 1e-6), (Int8, 0.02), (Int4, 0.09)])
+@pytest.mark.parametrize(("kind", "error"), ERRORS)
 def test_a_layer_gives_nearly_what_it_gave(kind: type[nn.Module], error: float, rows: int, bias: bool):
     layer = linear(bias=bias)
     x = torch.randn(1, rows, 96, dtype=torch.bfloat16)
-    wanted, given = layer(x).float(), kind(layer)(x).float()
+    wanted, given = layer(x).float(), layer_of(kind, layer)(x).float()
     assert given.shape == wanted.shape
     assert (given - wanted).norm() <= error * wanted.norm()
 
 
+@pytest.mark.usefixtures("kernels")
 def test_whole_numbers_are_kept_exactly():
-    layer = linear(GROUP, 16)
-    whole = torch.randint(0, 16, (16, GROUP))
+    layer = linear(GROUP, 32)
+    whole = torch.randint(0, 16, (32, GROUP))
     whole[:, 0], whole[:, 1] = 0, 15
     layer.weight.copy_((whole - 8) * 0.5 + 1)
     x = torch.eye(GROUP, dtype=torch.bfloat16)
-    assert torch.equal(Int4(layer)(x), layer(x))
-    layer.weight.copy_(torch.randint(-127, 128, (16, GROUP)))
+    assert torch.equal(_made(layer, "int4")(x), layer(x))
+    layer.weight.copy_(torch.randint(-127, 128, (32, GROUP)))
     layer.weight[:, 0] = 127
-    assert torch.equal(Int8(layer)(x), layer(x))
+    assert torch.equal(_made(layer, "int8")(x), layer(x))
 
 
-def test_float32_goes_in_and_comes_out_as_float32():
-    for kind in (Int8, Int4):
-        assert kind(linear())(torch.randn(3, 96)).dtype == torch.float32
+def _made(layer: nn.Linear, quantize: Quantization) -> nn.Module:
+    made = replacement("language.lm_head", layer, quantize)
+    assert isinstance(made, KINDS[quantize])
+    return made
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
+def test_a_row_does_not_depend_on_those_beside_it(kind: type[Tiled], dtype: torch.dtype):
+    made = layer_of(kind, linear(2048, 96))
+    x = torch.randn(23, 2048, dtype=torch.bfloat16 if kind is TiledBFloat16 else dtype)
+    together = made(x)
+    for size in (1, 2, 3, 5, 7):
+        assert torch.equal(torch.cat([made(part) for part in x.split(size)]), together)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_our_bytes_are_multiplied_as_exactly_as_others(dtype: torch.dtype):
+    layer = linear(416, 160)
+    x = torch.randn(9, 416, dtype=dtype) * torch.logspace(-6, 3, 9, dtype=dtype)[:, None]
+    x[0] = 0
+    ours, theirs = layer_of(TiledInt8, layer)(x), Int8(layer)(x)
+    assert torch.equal(ours, theirs)
+
+
+def test_int4_sums_up_exactly_what_its_numbers_are():
+    layer = linear(416, 160)
+    x = torch.randn(9, 416) * torch.logspace(-6, 3, 9)[:, None]
+    groups = x.double().unflatten(1, (-1, GROUP))
+    scale = groups.abs().amax(2, keepdim=True).clamp(min=1e-8).float().double() / 127
+    rounded = ((groups / scale).round() * scale).flatten(1)
+    wanted = rounded @ from_int4(*to_int4(layer.weight)).double().t()
+    given = layer_of(TiledInt4, layer)(x).double()
+    assert ((given - wanted).norm(dim=1) <= 1e-5 * wanted.norm(dim=1)).all()
+
+
+def test_numbers_that_are_none_stay_none():
+    layer = linear()
+    x = torch.randn(3, 96)
+    x[1, 5] = torch.nan
+    for kind in (TiledBFloat16, TiledInt8, TiledInt4):
+        y = layer_of(kind, layer)(x.bfloat16())
+        assert torch.isfinite(y[0]).all() and torch.isfinite(y[2]).all()
+
+
+def test_a_layer_that_tiles_do_not_take_stays_with_torch():
+    assert tiled(linear(96, 48), "int8") is None
+    assert tiled(linear(40, 64), "none") is None
+    assert tiled(linear().float(), "none") is None
+    assert tiled(linear().to("meta"), "int4") is None
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_comes_out_is_of_the_dtype_that_goes_in(dtype: torch.dtype):
+    for quantize in ("int8", "int4"):
+        assert _made(linear(), quantize)(torch.randn(3, 96, dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.usefixtures("kernels")
 def test_a_weight_of_zeros_stays_zero():
     layer = linear()
     layer.weight.zero_()
-    for kind in (Int8, Int4):
-        assert not kind(layer)(torch.randn(2, 96, dtype=torch.bfloat16)).any()
+    for quantize in ("int8", "int4"):
+        assert not _made(layer, quantize)(torch.randn(2, 96, dtype=torch.bfloat16)).any()
 
 
 def test_only_what_every_step_reads_is_replaced():
     layer = linear()
     for name in ("language.lm_head", "generation.head.vision_head"):
-        assert isinstance(replacement(name, layer, "int8"), Int8)
-        assert isinstance(replacement(name, layer, "int4"), Int4)
+        for quantize in ("int8", "int4"):
+            assert isinstance(replacement(name, layer, quantize), KINDS[quantize])
     for name in ("understanding.adaptor.layers.0", "generation.adaptor.layers.0", "generation.decoder_adaptor"):
         assert replacement(name, layer, "int8") is None
     assert replacement("language.lm_head", linear(40, 64), "int4") is None, "sizes that the kernels do not take"
     assert replacement("language.lm_head", layer.float(), "none") is None
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(("quantize", "error"), [("none", 0.02), ("int8", 0.05), ("int4", 0.4)])
 def test_a_block_whose_layers_are_joined_gives_nearly_what_it_gave(quantize: str, error: float):
     config = dataclasses.replace(tiny.CONFIGS["janus"].language, hidden_size=64, num_attention_heads=4, num_key_value_heads=2)
@@ -79,9 +160,9 @@ def test_a_block_whose_layers_are_joined_gives_nearly_what_it_gave(quantize: str
     wanted = model(model.embed(ids), ids).float()
     for name, module in list(model.named_modules()):
         replacement(f"language.{name}", module, quantize)  # type: ignore[arg-type]
-    kinds = {"none": Packed, "int8": Int8, "int4": Int4}
     block = model.model.layers[0]
-    assert [type(part) for part in block.modules() if isinstance(part, Packed | Int8 | Int4)] == [kinds[quantize]] * 4
+    held = [part for part in block.modules() if isinstance(part, HELD)]
+    assert len(held) == 4 and all(isinstance(part, KINDS[quantize]) for part in held)
     assert not [part for part in block.modules() if isinstance(part, nn.Linear)]
     given = model(model.embed(ids), ids).float()
     assert (given - wanted).norm() < error * wanted.norm()
@@ -112,6 +193,7 @@ def test_modules_are_told_of_once_when_they_are_whole_and_inner_ones_first(varia
     assert "language.model.layers.0" in told and "language" in told
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
 @pytest.mark.parametrize("name", ["janus-tiny", "janusflow-tiny"])
 def test_bundled_models_run_quantised(name: str, quantize: str):
@@ -119,6 +201,5 @@ def test_bundled_models_run_quantised(name: str, quantize: str):
     assert isinstance(janus.understand("How many circles are there?", [SHAPES]), str)
     assert janus.generate("a red circle", seed=0, steps=2)[0].mode == "RGB"
     heads = [module for module in janus.model.modules() if isinstance(module, ImageHead)]
-    kinds = {"none": Packed, "int8": Int8, "int4": Int4}
-    assert isinstance(janus.model.language.lm_head, kinds[quantize] if quantize != "none" else Packed | nn.Linear)
-    assert all(isinstance(head.vision_head, kinds[quantize]) for head in heads if quantize != "none")
+    assert isinstance(janus.model.language.lm_head, KINDS[quantize] if quantize != "none" else HELD | nn.Linear)
+    assert all(isinstance(head.vision_head, KINDS[quantize]) for head in heads if quantize != "none")

@@ -1,5 +1,6 @@
 """Linear layers that hold their weights as a processor reads them fastest, and what of a model they replace.
 
+These are torch's own kernels; processors that have ours (tiled.py) run on those.
 Decoding reads every weight once a step, so a step costs what its bytes cost: int8 halves them, int4 quarters them. Activations
 stay bfloat16. Applied from outside, once, when a model is loaded; what is replaced can be neither trained nor saved as it was.
 Dims: N outputs, K inputs, M rows of a step.
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openjanus.engine.tiled import tiled
 from openjanus.errors import ConfigError
 from openjanus.models.llama import MLP, Attention
 from openjanus.models.quantization import GROUP, HEADS, Quantization, check_quantization, fits, to_int4, to_int8
@@ -147,4 +149,4 @@ def _replaced(linear: nn.Linear, quantize: Quantization) -> bool:
 
 
 def _packed(linear: nn.Linear, quantize: Quantization) -> nn.Module:
-    return {"none": Packed, "int8": Int8, "int4": Int4}[quantize](linear)
+    return tiled(linear, quantize) or {"none": Packed, "int8": Int8, "int4": Int4}[quantize](linear)

@@ -62,9 +62,11 @@ def to_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _to_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     groups = weight.unflatten(1, (-1, GROUP))
     low, high = groups.amin(2), groups.amax(2)
-    scale = ((high - low) / 15).clamp(min=1e-8).bfloat16()
+    scale = ((high - low) / 15).bfloat16()
     zero = (low + 8 * scale.float()).bfloat16()
-    numbers = ((groups - zero[..., None].float()) / scale[..., None].float() + 8).round().clamp(0, 15)
+    # Of equal weights the scale is 0 and the zero says all.
+    by = scale[..., None].float().clamp(min=1e-30)
+    numbers = ((groups - zero[..., None].float()) / by + 8).round().clamp(0, 15)
     return numbers.flatten(1).to(torch.uint8), scale, zero
 
 

@@ -1,0 +1,98 @@
+"""Linear layers on our own kernels (kernels/), for the processors that have them. Dims: N outputs, K inputs."""
+
+import torch
+from torch import Tensor, nn
+
+from openjanus.kernels.linear import (
+    fits_tiles,
+    linear_bf16,
+    linear_int4,
+    linear_int8,
+    supported,
+    tiles_of_bf16,
+    tiles_of_int4,
+    tiles_of_int8,
+)
+from openjanus.models.quantization import Quantization, to_int4, to_int8
+
+
+class Tiled(nn.Module):
+    """Weights of one linear layer in tiles; a row's result is the same whatever runs beside it."""
+
+    kind: Quantization
+    weight: Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.bias = linear.bias
+        self.outputs = linear.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., N] of x [..., K], in x's dtype."""
+        y = self.multiply(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], self.outputs)
+        return y if self.bias is None else y + self.bias
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        """[M, N] of rows [M, K], in their dtype."""
+        raise NotImplementedError
+
+
+class TiledBFloat16(Tiled):
+    """Weights in bfloat16, as they were."""
+
+    kind = "none"
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
+        self.register_buffer("weight", tiles_of_bf16(linear.weight.detach()), persistent=False)
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        return linear_bf16(rows, self.weight)
+
+
+class TiledInt8(Tiled):
+    """Weights in int8; each row's activations are rounded to bytes of a scale of their own."""
+
+    kind = "int8"
+    sums: Tensor
+    scale: Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
+        numbers, scale = to_int8(linear.weight.detach())
+        self.register_buffer("weight", tiles_of_int8(numbers))
+        self.register_buffer("sums", numbers.sum(1, dtype=torch.int32))
+        self.register_buffer("scale", scale)
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        return linear_int8(_readable(rows), self.weight, self.sums, self.scale).to(rows.dtype)
+
+
+class TiledInt4(Tiled):
+    """Weights in int4; each 32 activations are rounded to bytes of a scale of their own."""
+
+    kind = "int4"
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
+        self.register_buffer("weight", tiles_of_int4(*to_int4(linear.weight.detach())))
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        return linear_int4(_readable(rows), self.weight).to(rows.dtype)
+
+
+def _readable(rows: Tensor) -> Tensor:
+    return rows if rows.dtype in (torch.float32, torch.bfloat16) else rows.float()
+
+
+def tiled(linear: nn.Linear, quantize: Quantization) -> Tiled | None:
+    """A layer on our own kernels, None if they do not run here or do not take such a layer."""
+    if linear.weight.device.type != "cpu" or not fits_tiles(linear.out_features, linear.in_features):
+        return None
+    if quantize == "none":
+        # Processors with matrix units for bfloat16 read prompts faster with torch's
+        wanted = linear.weight.dtype == torch.bfloat16 and "bf16" in supported() and not torch.cpu._is_amx_tile_supported()
+        return TiledBFloat16(linear) if wanted else None
+    if quantize not in supported():
+        return None
+    return TiledInt8(linear) if quantize == "int8" else TiledInt4(linear)

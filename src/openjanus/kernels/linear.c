@@ -1,0 +1,279 @@
+// Linear layers on x86 processors with AVX-512: y [M, N] = x [M, K] w^T, for few rows as fast as memory gives the weights.
+//
+// Weights lie in tiles of 32 outputs, each tile one stream that a thread reads from front to back, once for a few rows:
+//
+//   bf16   K / 2 times  32 outputs x 2 inputs  bfloat16
+//   int8   K / 4 times  32 outputs x 4 inputs  int8
+//   int4   K / 32 times 16 outputs x 4 inputs  8 times: a byte holds that of output i in its low half, of i + 16 in its high one;
+//                       then 32 scales and 32 zeros, bfloat16
+//
+// A row's result depends on no other row: every row adds up the same numbers in the same order, however many run together.
+// All pointers are to contiguous memory; K is a multiple of 32, N of 32. The functions return 0, or -1 for want of memory.
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TILE 32
+#define GROUP 32
+#define GROUP_BYTES (8 * 64 + 4 * TILE)
+#define SMALL (1 << 17) // weights below which threads cost more than they bring
+#define AHEAD 8192      // bytes to ask memory for before they are wanted: left to itself, it does not keep up with two rows
+
+#define BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")))
+#define BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")))
+#define INLINE static inline __attribute__((always_inline))
+
+// Numbers of x and y: 0 is float32, 1 is bfloat16.
+enum { F32, BF };
+
+// 1: processor multiplies bytes (VNNI), so int8 and int4 run. 2: it multiplies bfloat16. 3: both.
+int supported(void) {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
+        !__builtin_cpu_supports("avx512dq"))
+        return 0;
+    return (__builtin_cpu_supports("avx512vnni") ? 1 : 0) | (__builtin_cpu_supports("avx512bf16") ? 2 : 0);
+}
+
+INLINE void prefetch(const void *weights) { _mm_prefetch((const char *)weights + AHEAD, _MM_HINT_T0); }
+
+// -- numbers ---------------------------------------------------------------------------
+
+INLINE BYTES __m512 widened(const uint16_t *from) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16));
+}
+
+INLINE BYTES __m512 loaded(const void *x, long at, int format) {
+    return format == BF ? widened((const uint16_t *)x + at) : _mm512_loadu_ps((const float *)x + at);
+}
+
+// To the nearest bfloat16, ties to even.
+INLINE BYTES __m256i narrowed(__m512 x) {
+    __m512i bits = _mm512_castps_si512(x);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(rounded, 16), nan, _mm512_set1_epi32(0x7fc0)));
+}
+
+INLINE BYTES void stored(void *y, long at, __m512 value, int format) {
+    if (format == BF)
+        _mm256_storeu_si256((__m256i *)((uint16_t *)y + at), narrowed(value));
+    else
+        _mm512_storeu_ps((float *)y + at, value);
+}
+
+INLINE BYTES __m512i rounded(__m512 x) { return _mm512_cvtps_epi32(x); } // ties to even, the mode of the thread
+
+INLINE BYTES float scale_of(float largest) { return (largest > 1e-8f ? largest : 1e-8f) / 127.0f; }
+
+// -- int4 ------------------------------------------------------------------------------
+
+// What a row is to the tiles: bytes [K], and of each GROUP its scale, eight times its sum, and its sum times the scale.
+typedef struct {
+    int8_t *bytes;
+    float *scale, *sum;
+    int32_t *eightfold;
+} Grouped;
+
+BYTES static void group_row(const void *x, long row, long K, int format, Grouped to) {
+    for (long g = 0; g < K / GROUP; g++) {
+        __m512 left = loaded(x, row * K + g * GROUP, format), right = loaded(x, row * K + g * GROUP + 16, format);
+        float scale = scale_of(_mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(left), _mm512_abs_ps(right))));
+        __m512 by = _mm512_set1_ps(scale);
+        __m512i first = rounded(_mm512_div_ps(left, by)), second = rounded(_mm512_div_ps(right, by));
+        int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
+        _mm_storeu_si128((__m128i *)(to.bytes + row * K + g * GROUP), _mm512_cvtepi32_epi8(first));
+        _mm_storeu_si128((__m128i *)(to.bytes + row * K + g * GROUP + 16), _mm512_cvtepi32_epi8(second));
+        long at = row * (K / GROUP) + g;
+        to.scale[at] = scale;
+        to.sum[at] = scale * (float)sum;
+        to.eightfold[at] = 8 * sum;
+    }
+}
+
+INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int rows, void *y, long at, long N, int format) {
+    const __m512i low_half = _mm512_set1_epi8(0x0f);
+    long groups = K / GROUP;
+    __m512 out[4][2];
+    for (int m = 0; m < rows; m++)
+        out[m][0] = out[m][1] = _mm512_setzero_ps();
+    for (long g = 0; g < groups; g++, w += GROUP_BYTES) {
+        __m512i dot[4][2];
+        for (int m = 0; m < rows; m++)
+            dot[m][0] = dot[m][1] = _mm512_set1_epi32(-x.eightfold[(row + m) * groups + g]);
+        for (int i = 0; i < 8; i++) {
+            prefetch(w + 64 * i);
+            __m512i pairs = _mm512_loadu_si512(w + 64 * i);
+            __m512i low = _mm512_and_si512(pairs, low_half), high = _mm512_and_si512(_mm512_srli_epi16(pairs, 4), low_half);
+            for (int m = 0; m < rows; m++) {
+                int32_t four;
+                memcpy(&four, x.bytes + (row + m) * K + g * GROUP + 4 * i, 4);
+                __m512i input = _mm512_set1_epi32(four);
+                dot[m][0] = _mm512_dpbusd_epi32(dot[m][0], low, input);
+                dot[m][1] = _mm512_dpbusd_epi32(dot[m][1], high, input);
+            }
+        }
+        prefetch(w + 512);
+        prefetch(w + 576);
+        const uint16_t *scales = (const uint16_t *)(w + 8 * 64), *zeros = scales + TILE;
+        for (int half = 0; half < 2; half++) {
+            __m512 scale = widened(scales + 16 * half), zero = widened(zeros + 16 * half);
+            for (int m = 0; m < rows; m++) {
+                long place = (row + m) * groups + g;
+                __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale[place]));
+                out[m][half] = _mm512_fmadd_ps(both, _mm512_cvtepi32_ps(dot[m][half]), out[m][half]);
+                out[m][half] = _mm512_fmadd_ps(zero, _mm512_set1_ps(x.sum[place]), out[m][half]);
+            }
+        }
+    }
+    for (int m = 0; m < rows; m++)
+        for (int half = 0; half < 2; half++)
+            stored(y, (row + m) * N + at + 16 * half, out[m][half], format);
+}
+
+// w = (number - 8) * scale + zero; x is rounded to bytes with a scale for each GROUP of a row.
+BYTES int linear_int4(const void *x, const uint8_t *w, void *y, long M, long N, long K, int format) {
+    long groups = M * (K / GROUP);
+    void *memory = malloc(M * K + groups * (2 * sizeof(float) + sizeof(int32_t)));
+    if (!memory)
+        return -1;
+    Grouped rows = {.scale = memory};
+    rows.sum = rows.scale + groups;
+    rows.eightfold = (int32_t *)(rows.sum + groups);
+    rows.bytes = (int8_t *)(rows.eightfold + groups);
+#pragma omp parallel if (N * K >= SMALL)
+    {
+#pragma omp for schedule(static)
+        for (long m = 0; m < M; m++)
+            group_row(x, m, K, format, rows);
+#pragma omp for schedule(static)
+        for (long tile = 0; tile < N / TILE; tile++) {
+            const uint8_t *from = w + tile * (K / GROUP) * GROUP_BYTES;
+            long m = 0;
+            for (; m + 4 <= M; m += 4)
+                int4_tile(from, rows, m, K, 4, y, tile * TILE, N, format);
+            if (M - m == 3)
+                int4_tile(from, rows, m, K, 3, y, tile * TILE, N, format);
+            else if (M - m == 2)
+                int4_tile(from, rows, m, K, 2, y, tile * TILE, N, format);
+            else if (M - m == 1)
+                int4_tile(from, rows, m, K, 1, y, tile * TILE, N, format);
+        }
+    }
+    free(memory);
+    return 0;
+}
+
+// -- int8 ------------------------------------------------------------------------------
+
+BYTES static void byte_row(const void *x, long row, long K, int format, uint8_t *bytes, float *scales) {
+    __m512 largest = _mm512_setzero_ps();
+    for (long k = 0; k < K; k += 16)
+        largest = _mm512_max_ps(largest, _mm512_abs_ps(loaded(x, row * K + k, format)));
+    scales[row] = scale_of(_mm512_reduce_max_ps(largest));
+    __m512 by = _mm512_set1_ps(scales[row]);
+    for (long k = 0; k < K; k += 16) {
+        __m512i whole = _mm512_add_epi32(rounded(_mm512_div_ps(loaded(x, row * K + k, format), by)), _mm512_set1_epi32(128));
+        _mm_storeu_si128((__m128i *)(bytes + row * K + k), _mm512_cvtepi32_epi8(whole));
+    }
+}
+
+INLINE BYTES void int8_tile(const int8_t *w, const int32_t *sums, const float *scales, const uint8_t *x, const float *row_scales,
+                            long row, long K, int rows, void *y, long at, long N, int format) {
+    __m512i dot[8][2];
+    for (int m = 0; m < rows; m++)
+        for (int half = 0; half < 2; half++)
+            // 128 stands for 0 in x, whose bytes have no sign.
+            dot[m][half] = _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(sums + at + 16 * half)), 7);
+    for (long k = 0; k < K; k += 4, w += 4 * TILE) {
+        prefetch(w);
+        prefetch((const char *)w + 64);
+        __m512i first = _mm512_loadu_si512(w), second = _mm512_loadu_si512(w + 64);
+        for (int m = 0; m < rows; m++) {
+            int32_t four;
+            memcpy(&four, x + (row + m) * K + k, 4);
+            __m512i input = _mm512_set1_epi32(four);
+            dot[m][0] = _mm512_dpbusd_epi32(dot[m][0], input, first);
+            dot[m][1] = _mm512_dpbusd_epi32(dot[m][1], input, second);
+        }
+    }
+    for (int m = 0; m < rows; m++)
+        for (int half = 0; half < 2; half++) {
+            __m512 out = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[m][half]), _mm512_loadu_ps(scales + at + 16 * half));
+            stored(y, (row + m) * N + at + 16 * half, _mm512_mul_ps(out, _mm512_set1_ps(row_scales[row + m])), format);
+        }
+}
+
+// w = number * scale; x is rounded to bytes with a scale for each row. sums: of an output's numbers.
+BYTES int linear_int8(const void *x, const int8_t *w, const int32_t *sums, const float *scales, void *y, long M, long N, long K,
+                      int format) {
+    float *row_scales = malloc(M * (K + sizeof(float)));
+    if (!row_scales)
+        return -1;
+    uint8_t *bytes = (uint8_t *)(row_scales + M);
+#pragma omp parallel if (N * K >= SMALL)
+    {
+#pragma omp for schedule(static)
+        for (long m = 0; m < M; m++)
+            byte_row(x, m, K, format, bytes, row_scales);
+#pragma omp for schedule(static)
+        for (long tile = 0; tile < N / TILE; tile++) {
+            const int8_t *from = w + tile * TILE * K;
+            long m = 0;
+            for (; m + 8 <= M; m += 8)
+                int8_tile(from, sums, scales, bytes, row_scales, m, K, 8, y, tile * TILE, N, format);
+            for (; m + 4 <= M; m += 4)
+                int8_tile(from, sums, scales, bytes, row_scales, m, K, 4, y, tile * TILE, N, format);
+            for (; m + 2 <= M; m += 2)
+                int8_tile(from, sums, scales, bytes, row_scales, m, K, 2, y, tile * TILE, N, format);
+            if (m < M)
+                int8_tile(from, sums, scales, bytes, row_scales, m, K, 1, y, tile * TILE, N, format);
+        }
+    }
+    free(row_scales);
+    return 0;
+}
+
+// -- bf16 ------------------------------------------------------------------------------
+
+INLINE BF16 void bf16_tile(const uint16_t *w, const uint16_t *x, long row, long K, int rows, uint16_t *y, long at, long N) {
+    __m512 out[8][2];
+    for (int m = 0; m < rows; m++)
+        out[m][0] = out[m][1] = _mm512_setzero_ps();
+    for (long k = 0; k < K; k += 2, w += 2 * TILE) {
+        prefetch(w);
+        prefetch((const char *)w + 64);
+        __m512bh first = (__m512bh)_mm512_loadu_si512(w), second = (__m512bh)_mm512_loadu_si512(w + 32);
+        for (int m = 0; m < rows; m++) {
+            int32_t two;
+            memcpy(&two, x + (row + m) * K + k, 4);
+            __m512bh input = (__m512bh)_mm512_set1_epi32(two);
+            out[m][0] = _mm512_dpbf16_ps(out[m][0], first, input);
+            out[m][1] = _mm512_dpbf16_ps(out[m][1], second, input);
+        }
+    }
+    for (int m = 0; m < rows; m++)
+        for (int half = 0; half < 2; half++)
+            _mm256_storeu_si256((__m256i *)(y + (row + m) * N + at + 16 * half), (__m256i)_mm512_cvtneps_pbh(out[m][half]));
+}
+
+// x and y are bfloat16.
+BF16 int linear_bf16(const uint16_t *x, const uint16_t *w, uint16_t *y, long M, long N, long K) {
+#pragma omp parallel for schedule(static) if (N * K >= SMALL)
+    for (long tile = 0; tile < N / TILE; tile++) {
+        const uint16_t *from = w + tile * TILE * K;
+        long m = 0;
+        for (; m + 8 <= M; m += 8)
+            bf16_tile(from, x, m, K, 8, y, tile * TILE, N);
+        for (; m + 4 <= M; m += 4)
+            bf16_tile(from, x, m, K, 4, y, tile * TILE, N);
+        for (; m + 2 <= M; m += 2)
+            bf16_tile(from, x, m, K, 2, y, tile * TILE, N);
+        if (m < M)
+            bf16_tile(from, x, m, K, 1, y, tile * TILE, N);
+    }
+    return 0;
+}
