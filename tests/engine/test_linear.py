@@ -11,12 +11,13 @@ import tiny
 from openjanus.checkpoints.load import load_checkpoint
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.engine.linear import GROUP, Int4, Int8, Packed, check_quantization_on, replacement
-from openjanus.engine.tiled import Tiled, TiledBFloat16, TiledInt4, TiledInt8, tiled
+from openjanus.engine.tiled import FusedNorm, Tiled, TiledBFloat16, TiledInt4, TiledInt8, tiled
 from openjanus.errors import ConfigError
 from openjanus.janus import load
-from openjanus.kernels.linear import supported
+from openjanus.kernels.linear import supported, swiglu
 from openjanus.models.adaptors import ImageHead
-from openjanus.models.llama import Llama
+from openjanus.models.layers import RMSNorm
+from openjanus.models.llama import Llama, gated
 from openjanus.models.quantization import Quantization, from_int4, to_int4
 
 HELD = Packed | Int8 | Int4 | Tiled
@@ -203,3 +204,22 @@ def test_bundled_models_run_quantised(name: str, quantize: str):
     heads = [module for module in janus.model.modules() if isinstance(module, ImageHead)]
     assert isinstance(janus.model.language.lm_head, KINDS[quantize] if quantize != "none" else HELD | nn.Linear)
     assert all(isinstance(head.vision_head, KINDS[quantize]) for head in heads if quantize != "none")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norm_and_gate_in_one_go_give_what_their_steps_give(dtype: torch.dtype):
+    if "fused" not in supported():
+        pytest.skip("our kernels do not run on this processor, or were not compiled")
+    norm = RMSNorm(96).to(dtype)
+    norm.weight.data.uniform_(0.5, 2)
+    made = replacement("language.model.norm", norm, "int8")
+    assert isinstance(made, FusedNorm)
+    x = torch.randn(2, 5, 192, dtype=dtype) * torch.tensor([1e-3, 0.1, 1, 10, 60], dtype=dtype)[:, None]
+    error = 1e-6 if dtype == torch.float32 else 0.01
+    torch.testing.assert_close(made(x[..., :96]), norm(x[..., :96]), rtol=error, atol=1e-30)
+    torch.testing.assert_close(swiglu(x), gated(x), rtol=error, atol=1e-30)
+
+
+def test_norms_stay_exact_in_float32():
+    assert replacement("language.model.norm", RMSNorm(96), "none") is None
+    assert replacement("generation.decoder_norm", RMSNorm(96), "int8") is None

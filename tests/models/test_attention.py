@@ -45,7 +45,7 @@ def test_rotary_angles_are_exact_at_late_positions_in_half_precision():
 
 
 def test_a_new_position_sees_the_entries_up_to_its_own():
-    mask = entry_mask(torch.tensor([[1, 2], [2, 3]]), upto=4)[:, 0].int().tolist()
+    mask = (entry_mask(torch.tensor([[1, 2], [2, 3]]), 4, torch.float32)[:, 0] == 0).int().tolist()
     assert mask == [[[1, 1, 0, 0], [1, 1, 1, 0]], [[1, 1, 1, 0], [1, 1, 1, 1]]]
 
 

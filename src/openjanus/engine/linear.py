@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openjanus.engine.tiled import tiled
+from openjanus.engine.tiled import fused_gate, fused_norm, tiled
 from openjanus.errors import ConfigError
-from openjanus.models.llama import MLP, Attention
+from openjanus.models.layers import RMSNorm
+from openjanus.models.llama import MLP, Attention, gated
 from openjanus.models.quantization import GROUP, HEADS, Quantization, check_quantization, fits, to_int4, to_int8
 
 # Outputs that are packed for the int4 kernel at a time; whole blocks of it.
@@ -130,12 +131,20 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
     """
     if isinstance(module, Attention | MLP):
         if all(_replaced(part, quantize) for part in module.children() if isinstance(part, nn.Linear)):
-            module.join(lambda linear: _packed(linear, quantize))
-            last = "o_proj" if isinstance(module, Attention) else "down_proj"
-            setattr(module, last, _packed(getattr(module, last), quantize))
+            if isinstance(module, Attention):
+                module.join(lambda linear: _packed(linear, quantize))
+            else:
+                module.join(lambda linear: _packed(linear, quantize), fused_gate(module.gate_proj.weight) or gated)
+    elif isinstance(module, RMSNorm) and name.startswith("language.") and _runs_alone(module.weight, quantize):
+        return fused_norm(module)
     elif isinstance(module, nn.Linear) and name.startswith(HEADS) and _replaced(module, quantize):
         return _packed(module, quantize)
     return None
+
+
+def _runs_alone(weight: Tensor, quantize: Quantization) -> bool:
+    """Whether a model of such weights is for running alone, so that exactness to the last bit of float32 is not asked of it."""
+    return quantize != "none" or weight.dtype != torch.float32
 
 
 def _replaced(linear: nn.Linear, quantize: Quantization) -> bool:

@@ -1,18 +1,25 @@
 """Linear layers on our own kernels (kernels/), for the processors that have them. Dims: N outputs, K inputs."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from openjanus.kernels.linear import (
+    FORMATS,
+    LANES,
     fits_tiles,
     linear_bf16,
     linear_int4,
     linear_int8,
+    rms_norm,
     supported,
+    swiglu,
     tiles_of_bf16,
     tiles_of_int4,
     tiles_of_int8,
 )
+from openjanus.models.layers import RMSNorm
 from openjanus.models.quantization import Quantization, to_int4, to_int8
 
 
@@ -81,8 +88,33 @@ class TiledInt4(Tiled):
         return linear_int4(_readable(rows), self.weight).to(rows.dtype)
 
 
+class FusedNorm(nn.Module):
+    """An RMSNorm in one go instead of in six steps."""
+
+    def __init__(self, norm: RMSNorm) -> None:
+        super().__init__()
+        self.weight, self.eps = norm.weight, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
+
+
+def fused_norm(norm: RMSNorm) -> FusedNorm | None:
+    """A norm on our own kernel, None if it does not run here or does not take such a norm."""
+    return FusedNorm(norm) if _fused(norm.weight) and len(norm.weight) % LANES == 0 else None
+
+
+def fused_gate(weight: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """What does as models/llama.py's `gated` in one go, for a layer whose gate has weights [I, D]; None as `fused_norm`."""
+    return swiglu if _fused(weight) and len(weight) % LANES == 0 else None
+
+
+def _fused(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype in FORMATS and "fused" in supported()
+
+
 def _readable(rows: Tensor) -> Tensor:
-    return rows if rows.dtype in (torch.float32, torch.bfloat16) else rows.float()
+    return rows if rows.dtype in FORMATS else rows.float()
 
 
 def tiled(linear: nn.Linear, quantize: Quantization) -> Tiled | None:

@@ -1,4 +1,4 @@
-// Linear layers on x86 processors with AVX-512: y [M, N] = x [M, K] w^T, for few rows as fast as memory gives the weights.
+// Linear layers, and the norm before them, on x86 processors with AVX-512. y [M, N] = x [M, K] w^T, for few rows as fast as memory gives the weights.
 //
 // Weights lie in tiles of 32 outputs, each tile one stream that a thread reads from front to back, once for a few rows:
 //
@@ -11,6 +11,7 @@
 // All pointers are to contiguous memory; K is a multiple of 32, N of 32. The functions return 0, or -1 for want of memory.
 
 #include <immintrin.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,8 @@ INLINE BYTES __m256i narrowed(__m512 x) {
     __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
     return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(rounded, 16), nan, _mm512_set1_epi32(0x7fc0)));
 }
+
+INLINE BYTES __m512 rounded_bf16(__m512 x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrowed(x)), 16)); }
 
 INLINE BYTES void stored(void *y, long at, __m512 value, int format) {
     if (format == BF)
@@ -235,6 +238,55 @@ BYTES int linear_int8(const void *x, const int8_t *w, const int32_t *sums, const
     }
     free(row_scales);
     return 0;
+}
+
+// -- norm ------------------------------------------------------------------------------
+
+// y [M, K] = weight * (x / root mean square of its row), the quotient rounded to their numbers first.
+BYTES void rms_norm(const void *x, const void *weight, void *y, long M, long K, float eps, int format) {
+    for (long row = 0; row < M; row++) {
+        __m512 squares = _mm512_setzero_ps();
+        for (long k = 0; k < K; k += 16) {
+            __m512 some = loaded(x, row * K + k, format);
+            squares = _mm512_fmadd_ps(some, some, squares);
+        }
+        __m512 by = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)K + eps));
+        for (long k = 0; k < K; k += 16) {
+            __m512 unit = _mm512_mul_ps(loaded(x, row * K + k, format), by);
+            if (format == BF)
+                unit = rounded_bf16(unit);
+            stored(y, row * K + k, _mm512_mul_ps(unit, loaded(weight, k, format)), format);
+        }
+    }
+}
+
+// -- gate ------------------------------------------------------------------------------
+
+// e^x for x up to 88: 2^n times a polynomial of what is left, to about 1e-7 of it.
+INLINE BYTES __m512 exponential(__m512 x) {
+    x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.0f)), _mm512_set1_ps(-104.0f));
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 left = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    left = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), left);
+    const float powers[] = {1.9875691e-4f, 1.3981999e-3f, 8.3334519e-3f, 4.1665795e-2f, 1.6666665e-1f, 0.5f, 1.0f, 1.0f};
+    __m512 sum = _mm512_set1_ps(powers[0]);
+    for (int i = 1; i < 8; i++)
+        sum = _mm512_fmadd_ps(sum, left, _mm512_set1_ps(powers[i]));
+    return _mm512_scalef_ps(sum, n);
+}
+
+// y [M, N] = silu(left half of x) * right half, x [M, 2 N]; silu is rounded to their numbers first.
+BYTES void swiglu(const void *x, void *y, long M, long N, int format) {
+    const __m512 one = _mm512_set1_ps(1.0f);
+#pragma omp parallel for schedule(static) if (M * N >= SMALL)
+    for (long row = 0; row < M; row++)
+        for (long k = 0; k < N; k += 16) {
+            __m512 gate = loaded(x, 2 * row * N + k, format);
+            __m512 silu = _mm512_div_ps(gate, _mm512_add_ps(one, exponential(_mm512_sub_ps(_mm512_setzero_ps(), gate))));
+            if (format == BF)
+                silu = rounded_bf16(silu);
+            stored(y, row * N + k, _mm512_mul_ps(silu, loaded(x, (2 * row + 1) * N + k, format)), format);
+        }
 }
 
 // -- bf16 ------------------------------------------------------------------------------

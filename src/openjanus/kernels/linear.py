@@ -15,7 +15,8 @@ from torch import Tensor
 
 TILE = 32  # outputs that lie together
 _GROUP = 32  # inputs of int4 that share a scale
-_FORMATS = {torch.float32: 0, torch.bfloat16: 1}
+LANES = 16  # numbers that are worked on at a time
+FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 
 
 @cache
@@ -26,18 +27,28 @@ def _library() -> ctypes.CDLL | None:
         if path.exists():
             try:
                 # After torch, whose threads these use.
-                return ctypes.CDLL(str(path))
+                return _typed(ctypes.CDLL(str(path)))
             except OSError:
                 return None
     return None
 
 
+def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, size, number, format = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
+    library.linear_bf16.argtypes = [pointer] * 3 + [size] * 3
+    library.linear_int8.argtypes = [pointer] * 5 + [size] * 3 + [format]
+    library.linear_int4.argtypes = [pointer] * 3 + [size] * 3 + [format]
+    library.rms_norm.argtypes = [pointer] * 3 + [size] * 2 + [number, format]
+    library.swiglu.argtypes = [pointer] * 2 + [size] * 2 + [format]
+    return library
+
+
 @cache
 def supported() -> frozenset[str]:
-    """Which of int8, int4 and bf16 run here."""
+    """Which run here: int8 and int4 (where bytes are multiplied), bf16, and fused, the norm and the gate."""
     library = _library()
     told = 0 if library is None else library.supported()
-    return frozenset({"int8", "int4"} if told & 1 else ()) | frozenset({"bf16"} if told & 2 else ())
+    return frozenset({"int8", "int4", "fused"} if told & 1 else ()) | frozenset({"bf16"} if told & 2 else ())
 
 
 def fits_tiles(outputs: int, inputs: int) -> bool:
@@ -66,8 +77,8 @@ def tiles_of_int4(numbers: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
 
 def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
     """bfloat16 [M, N] of x bfloat16 [M, K]."""
-    y = x.new_empty(len(x), len(tiles) * TILE)
-    _call("linear_bf16", x, tiles, y)
+    x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
+    _check(_loaded().linear_bf16(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y)), x)
     return y
 
 
@@ -76,23 +87,46 @@ def linear_int8(x: Tensor, tiles: Tensor, sums: Tensor, scale: Tensor) -> Tensor
 
     sums: int32 [N], of each output's numbers; scale: float32 [N].
     """
-    y = x.new_empty(len(x), len(tiles) * TILE)
-    _call("linear_int8", x, tiles, sums, scale, y, format=_FORMATS[x.dtype])
+    x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
+    weights = (tiles.data_ptr(), sums.data_ptr(), scale.data_ptr())
+    _check(_loaded().linear_int8(x.data_ptr(), *weights, y.data_ptr(), *_sizes(x, y), FORMATS[x.dtype]), x)
     return y
 
 
 def linear_int4(x: Tensor, tiles: Tensor) -> Tensor:
     """[M, N] of x [M, K], float32 or bfloat16, each 32 inputs of which are rounded to bytes of a scale of their own."""
-    y = x.new_empty(len(x), len(tiles) * TILE)
-    _call("linear_int4", x, tiles, y, format=_FORMATS[x.dtype])
+    x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
+    _check(_loaded().linear_int4(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y), FORMATS[x.dtype]), x)
     return y
 
 
-def _call(name: str, x: Tensor, *tensors: Tensor, format: int = 0) -> None:
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """[..., K] of x [..., K], float32 or bfloat16 as the weight [K]; K is a multiple of LANES."""
+    x = x.contiguous()
+    y, inputs = torch.empty_like(x), x.shape[-1]
+    sizes = (x.numel() // inputs, inputs)
+    _loaded().rms_norm(x.data_ptr(), weight.data_ptr(), y.data_ptr(), *sizes, eps, FORMATS[x.dtype])
+    return y
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """[..., N], the SiLU of the left half of x [..., 2 N] times the right half; float32 or bfloat16, N a multiple of LANES."""
+    x, half = x.contiguous(), x.shape[-1] // 2
+    y = x.new_empty(*x.shape[:-1], half)
+    _loaded().swiglu(x.data_ptr(), y.data_ptr(), y.numel() // half, half, FORMATS[x.dtype])
+    return y
+
+
+def _loaded() -> ctypes.CDLL:
     library = _library()
-    assert library is not None
-    rows, inputs = x.shape
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x.contiguous(), *tensors)]
-    sizes = [ctypes.c_long(size) for size in (rows, tensors[-1].shape[1], inputs)]
-    if library[name](*pointers, *sizes, format):
-        raise torch.OutOfMemoryError(f"not enough memory for {rows} rows of {inputs} inputs")
+    assert library is not None, "ask `supported` first"
+    return library
+
+
+def _sizes(x: Tensor, y: Tensor) -> tuple[int, int, int]:
+    return len(x), y.shape[1], x.shape[1]
+
+
+def _check(failed: int, x: Tensor) -> None:
+    if failed:
+        raise torch.OutOfMemoryError(f"not enough memory for {len(x)} rows of {x.shape[1]} inputs")

@@ -14,8 +14,8 @@ from torch import Tensor
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """Attention output [R, H, T, Dh] for query [R, H, T, Dh], key and value [R, Hkv, S, Dh]; Hkv divides H.
 
-    mask: bool [R or 1, 1, T, S], true where a query may look. `causal` (only without a mask, and with T = S) is the same
-    as a lower-triangular mask, on a faster path.
+    mask: [R or 1, 1, T, S], bool, true where a query may look, or what is added to its logits. `causal` (only without a mask,
+    and with T = S) is the same as a lower-triangular mask, on a faster path.
     """
     grouped = query.shape[1] != key.shape[1]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
@@ -37,12 +37,14 @@ def causal_mask(attended: Tensor, new: int) -> Tensor:
     return ((key <= query) & attended[:, None, None, :]) | (key == query)
 
 
-def entry_mask(entries: Tensor, upto: int) -> Tensor:
-    """What new positions at entries of a cache, int64 [R, T], may look at of its first `upto`: bool [R, 1, T, upto].
+def entry_mask(entries: Tensor, upto: int, dtype: torch.dtype) -> Tensor:
+    """What new positions at entries of a cache, int64 [R, T], may look at of its first `upto`: [R, 1, T, upto], 0 or -inf.
 
-    All up to their own: entries are taken in order, and only by what may be looked at.
+    All up to their own: entries are taken in order, and only by what may be looked at. Not bool, of which attention would make
+    these numbers in every layer anew.
     """
-    return torch.arange(upto, device=entries.device) <= entries[:, None, :, None]
+    hidden = torch.arange(upto, device=entries.device) > entries[:, None, :, None]
+    return torch.zeros(hidden.shape, dtype=dtype, device=entries.device).masked_fill_(hidden, float("-inf"))
 
 
 class Layout(Protocol):
@@ -110,15 +112,18 @@ class Documents(NamedTuple):
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [R, 1, T, Dh] of rotary positions [R, T]; the angle of pair i is position * theta^(-2i/Dh)."""
+    """Cosines and sines [R, 1, T, Dh] of rotary positions [R, T]; the angle of pair i is position * theta^(-2i/Dh).
+
+    The sines of a pair's first member have the sign with which the second is added to it.
+    """
     # float32 whatever the working dtype: in bf16 positions beyond 256 would collapse onto each other.
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     angles = positions[:, None, :, None].float() * (1.0 / theta**exponent)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    cosine, sine = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.cat((cosine, cosine), dim=-1), torch.cat((-sine, sine), dim=-1)
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """x [R, H, T, Dh] turned by its rotary position; pairs are (i, i + Dh/2), the layout of the published weights."""
     left, right = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat((-right, left), dim=-1) * sine
+    return x * cosine + torch.cat((right, left), dim=-1) * sine

@@ -33,7 +33,7 @@ class Span(NamedTuple):
 
 class Place(NamedTuple):
     """Where a group's positions stand: the cosines and sines [R, 1, T, Dh] that turn queries and keys there, what each may look
-    at, bool [R or 1, 1, T, S] (None if all up to itself), and the span of a cache they belong to, if there is one."""
+    at, [R or 1, 1, T, S] (None if all up to itself; see `attend`), and the span of a cache they belong to, if there is one."""
 
     cosine: Tensor
     sine: Tensor
@@ -41,19 +41,22 @@ class Place(NamedTuple):
     span: Span | None = None
 
 
-class Joint(nn.Module):
-    """Several linear layers of one input as one: the weights are read in one go, the input is prepared once."""
+# Makes, of a linear layer that is for running alone, what runs in its place.
+Make = Callable[[nn.Linear], nn.Module]
 
-    def __init__(self, parts: Sequence[nn.Linear], make: Callable[[nn.Linear], nn.Module]) -> None:
-        super().__init__()
-        self.widths = [part.out_features for part in parts]
-        whole = nn.Linear(parts[0].in_features, sum(self.widths), bias=False, device="meta")
-        whole.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
-        self.linear = make(whole)
 
-    def forward(self, x: Tensor) -> Sequence[Tensor]:
-        """What the parts give, in their order: [..., N] each of x [..., K]."""
-        return self.linear(x).split(self.widths, dim=-1)
+def joined(parts: Sequence[nn.Linear]) -> nn.Linear:
+    """Several linear layers of one input as one, whose outputs stand side by side: the weights are read in one go."""
+    outputs = sum(part.out_features for part in parts)
+    whole = nn.Linear(parts[0].in_features, outputs, bias=False, device="meta")
+    whole.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
+    return whole
+
+
+def gated(x: Tensor) -> Tensor:
+    """SwiGLU [..., I] of a gate and, beside it, what it lets through: [..., 2 I]."""
+    gate, up = x.chunk(2, dim=-1)
+    return F.silu(gate) * up
 
 
 class Attention(nn.Module):
@@ -62,37 +65,38 @@ class Attention(nn.Module):
     def __init__(self, config: LanguageConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.head_dim = config.head_size
+        self.head_dim, self.kv_heads = config.head_size, config.kv_heads
         self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * config.head_size, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_size, config.hidden_size, bias=False)
-        self.joint: Joint | None = None
+        self.qkv_proj: nn.Module | None = None
 
-    def join(self, make: Callable[[nn.Linear], nn.Module]) -> None:
-        """Let one layer do the work of three, for running alone: what `make` makes of their weights takes their place."""
-        self.joint = Joint([self.q_proj, self.k_proj, self.v_proj], make)
+    def join(self, make: Make) -> None:
+        """Hold all weights as `make` makes them, those of queries, keys and values as one: for running alone."""
+        self.qkv_proj = make(joined([self.q_proj, self.k_proj, self.v_proj]))
+        self.o_proj = make(self.o_proj)  # type: ignore[assignment]
         del self.q_proj, self.k_proj, self.v_proj
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [..., H * Dh] of x [..., D]."""
-        if self.joint is None:
-            return self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        query, key, value = self.joint(x)
-        return query, key, value
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of x [..., D], side by side: [..., (H + 2 Hkv) * Dh]."""
+        if self.qkv_proj is None:
+            return torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
+        return self.qkv_proj(x)
 
     def forward(self, x: Tensor, places: Sequence[Place], layout: Layout | None, cache: KeyValueCache | None) -> Tensor:
         projected = self.project(x)
         if layout is None:
-            return self.o_proj(self._attend(*projected, places[0], cache))
-        queries, keys, values = (layout.take_apart(one) for one in projected)
-        groups = zip(queries, keys, values, places, strict=True)
+            return self.o_proj(self._attend(projected, places[0], cache))
+        groups = zip(layout.take_apart(projected), places, strict=True)
         return self.o_proj(layout.put_together([self._attend(*group, cache) for group in groups]))
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, place: Place, cache: KeyValueCache | None) -> Tensor:
-        """[R, T, H * Dh] of projections [R, T, H * Dh]."""
-        query, key, value = (one.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for one in (query, key, value))
-        query, key = rotate(query, place.cosine, place.sine), rotate(key, place.cosine, place.sine)
+    def _attend(self, projected: Tensor, place: Place, cache: KeyValueCache | None) -> Tensor:
+        """[R, T, H * Dh] of projections [R, T, (H + 2 Hkv) * Dh]."""
+        heads = projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        # Queries and keys are turned to their positions, values stand nowhere.
+        turned = rotate(heads[:, : -self.kv_heads], place.cosine, place.sine)
+        query, key, value = turned[:, : -self.kv_heads], turned[:, -self.kv_heads :], heads[:, -self.kv_heads :]
         if cache is not None:
             assert place.span is not None, "what goes into a cache has a place there"
             key, value = cache.write(self.layer, place.span.lanes, place.span.entries, key, value, place.span.upto)
@@ -107,16 +111,20 @@ class MLP(nn.Module):
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self.joint: Joint | None = None
+        self.gate_up_proj: nn.Module | None = None
+        self.gated: Callable[[Tensor], Tensor] = gated
 
-    def join(self, make: Callable[[nn.Linear], nn.Module]) -> None:
-        """As Attention.join, of gate and up."""
-        self.joint = Joint([self.gate_proj, self.up_proj], make)
+    def join(self, make: Make, gated: Callable[[Tensor], Tensor] = gated) -> None:
+        """As Attention.join, gate and up as one. gated: what does the same as `gated`."""
+        self.gate_up_proj = make(joined([self.gate_proj, self.up_proj]))
+        self.down_proj = make(self.down_proj)  # type: ignore[assignment]
+        self.gated = gated
         del self.gate_proj, self.up_proj
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = (self.gate_proj(x), self.up_proj(x)) if self.joint is None else self.joint(x)
-        return self.down_proj(F.silu(gate) * up)
+        if self.gate_up_proj is None:
+            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.gated(self.gate_up_proj(x)))
 
 
 class Block(nn.Module):
@@ -168,7 +176,7 @@ class Llama(nn.Module):
         """
         places = []
         for span in spans:
-            place = self._place(span.positions, entry_mask(span.entries, span.upto), x.dtype)
+            place = self._place(span.positions, entry_mask(span.entries, span.upto, x.dtype), x.dtype)
             places.append(place._replace(span=span))
         layout = Packed(tuple((span.entries.shape[0], span.entries.shape[1]) for span in spans))
         return self.model.norm(self._run_blocks(x, places, layout, cache))
