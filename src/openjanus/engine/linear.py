@@ -39,11 +39,7 @@ class Packed(nn.Module):
 
 
 class Int8(nn.Module):
-    """Weights as whole numbers from -127 to 127 with a scale for each output.
-
-    A CPU that multiplies bytes (VNNI) is given bytes on both sides: each position's activations are scaled to its largest one.
-    Elsewhere only the weights are bytes.
-    """
+    """Weights as whole numbers from -127 to 127 with a scale for each output; activations stay as they are."""
 
     weight: Tensor
     scale: Tensor
@@ -51,33 +47,18 @@ class Int8(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         whole, scale = to_int8(linear.weight.detach())
-        self.bytes = whole.device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
-        self.register_buffer("weight", torch.ops.onednn.qlinear_prepack(whole, None) if self.bytes else whole)
-        self.register_buffer("scale", scale if self.bytes else scale.bfloat16())
-        self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32) if self.bytes else None)
+        self.register_buffer("weight", whole)
+        self.register_buffer("scale", scale.bfloat16())
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N] of x [..., K], in x's dtype."""
-        rows = x.reshape(-1, x.shape[-1])
-        if self.bytes:
-            return _finished(self._multiply_bytes(rows), x, self.bias)
-        rows = rows.bfloat16()
+        rows = x.reshape(-1, x.shape[-1]).bfloat16()
         if len(rows) <= _FEW and x.device.type == "cpu":
             y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
         else:
             y = F.linear(rows, self.weight.to(rows.dtype)) * self.scale
         return _finished(y, x, self.bias)
-
-    def _multiply_bytes(self, rows: Tensor) -> Tensor:
-        wide = rows.float()
-        scale = wide.abs().amax(1, keepdim=True).clamp_(min=1e-8).div_(127)
-        # The kernels want bytes without a sign: 128 stands for 0.
-        bytes = (wide / scale).round_().add_(128).to(torch.uint8)
-        y: Tensor = torch.ops.onednn.qlinear_pointwise(
-            bytes, 1.0, 128, self.weight, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
-        )
-        return y.mul_(scale)
 
 
 class Int4(nn.Module):

@@ -58,21 +58,19 @@ class TiledBFloat16(Tiled):
 
 
 class TiledInt8(Tiled):
-    """Weights in int8; each row's activations are rounded to bytes of a scale of their own."""
+    """Weights in int8; each 32 activations are rounded to bytes of a scale of their own."""
 
     kind = "int8"
-    sums: Tensor
     scale: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear)
         numbers, scale = to_int8(linear.weight.detach())
         self.register_buffer("weight", tiles_of_int8(numbers))
-        self.register_buffer("sums", numbers.sum(1, dtype=torch.int32))
         self.register_buffer("scale", scale)
 
     def multiply(self, rows: Tensor) -> Tensor:
-        return linear_int8(_readable(rows), self.weight, self.sums, self.scale).to(rows.dtype)
+        return linear_int8(_readable(rows), self.weight, self.scale).to(rows.dtype)
 
 
 class TiledInt4(Tiled):

@@ -3,7 +3,7 @@
 // Weights lie in tiles of 32 outputs, each tile one stream that a thread reads from front to back, once for a few rows:
 //
 //   bf16   K / 2 times  32 outputs x 2 inputs  bfloat16
-//   int8   K / 4 times  32 outputs x 4 inputs  int8
+//   int8   K / 4 times  32 outputs x 4 inputs  uint8
 //   int4   K / 32 times 16 outputs x 4 inputs  8 times: a byte holds that of output i in its low half, of i + 16 in its high one;
 //                       then 32 scales and 32 zeros, bfloat16
 //
@@ -70,32 +70,46 @@ INLINE BYTES void stored(void *y, long at, __m512 value, int format) {
 
 INLINE BYTES __m512i rounded(__m512 x) { return _mm512_cvtps_epi32(x); } // ties to even, the mode of the thread
 
-INLINE BYTES float scale_of(float largest) { return (largest > 1e-8f ? largest : 1e-8f) / 127.0f; }
+// -- rows of x as bytes ----------------------------------------------------------------
 
-// -- int4 ------------------------------------------------------------------------------
-
-// What a row is to the tiles: bytes [K], and of each GROUP its scale, eight times its sum, and its sum times the scale.
+// Each GROUP inputs of a row are rounded to bytes with a scale of their own, so that a large one spoils no others.
 typedef struct {
-    int8_t *bytes;
-    float *scale, *sum;
-    int32_t *eightfold;
+    int8_t *bytes;  // [M, K]
+    float *scale;   // [M, K / GROUP]
+    int32_t *sum;   // of the bytes of a group
 } Grouped;
+
+// Memory for M rows, in one piece that begins at .scale; .scale is NULL if there is none.
+static Grouped grouped(long M, long K) {
+    long groups = M * (K / GROUP);
+    Grouped rows = {.scale = malloc(M * K + groups * (sizeof(float) + sizeof(int32_t)))};
+    rows.sum = (int32_t *)(rows.scale + groups);
+    rows.bytes = (int8_t *)(rows.sum + groups);
+    return rows;
+}
 
 BYTES static void group_row(const void *x, long row, long K, int format, Grouped to) {
     for (long g = 0; g < K / GROUP; g++) {
         __m512 left = loaded(x, row * K + g * GROUP, format), right = loaded(x, row * K + g * GROUP + 16, format);
-        float scale = scale_of(_mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(left), _mm512_abs_ps(right))));
+        float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(left), _mm512_abs_ps(right)));
+        float scale = (largest > 1e-30f ? largest : 1e-30f) / 127.0f;
         __m512 by = _mm512_set1_ps(scale);
         __m512i first = rounded(_mm512_div_ps(left, by)), second = rounded(_mm512_div_ps(right, by));
-        int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
         _mm_storeu_si128((__m128i *)(to.bytes + row * K + g * GROUP), _mm512_cvtepi32_epi8(first));
         _mm_storeu_si128((__m128i *)(to.bytes + row * K + g * GROUP + 16), _mm512_cvtepi32_epi8(second));
-        long at = row * (K / GROUP) + g;
-        to.scale[at] = scale;
-        to.sum[at] = scale * (float)sum;
-        to.eightfold[at] = 8 * sum;
+        to.scale[row * (K / GROUP) + g] = scale;
+        to.sum[row * (K / GROUP) + g] = _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
     }
 }
+
+// The next four bytes of a row, for every output.
+INLINE BYTES __m512i four(const int8_t *bytes) {
+    int32_t some;
+    memcpy(&some, bytes, 4);
+    return _mm512_set1_epi32(some);
+}
+
+// -- int4 ------------------------------------------------------------------------------
 
 INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int rows, void *y, long at, long N, int format) {
     const __m512i low_half = _mm512_set1_epi8(0x0f);
@@ -106,15 +120,13 @@ INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int r
     for (long g = 0; g < groups; g++, w += GROUP_BYTES) {
         __m512i dot[4][2];
         for (int m = 0; m < rows; m++)
-            dot[m][0] = dot[m][1] = _mm512_set1_epi32(-x.eightfold[(row + m) * groups + g]);
+            dot[m][0] = dot[m][1] = _mm512_set1_epi32(-8 * x.sum[(row + m) * groups + g]);
         for (int i = 0; i < 8; i++) {
             prefetch(w + 64 * i);
             __m512i pairs = _mm512_loadu_si512(w + 64 * i);
             __m512i low = _mm512_and_si512(pairs, low_half), high = _mm512_and_si512(_mm512_srli_epi16(pairs, 4), low_half);
             for (int m = 0; m < rows; m++) {
-                int32_t four;
-                memcpy(&four, x.bytes + (row + m) * K + g * GROUP + 4 * i, 4);
-                __m512i input = _mm512_set1_epi32(four);
+                __m512i input = four(x.bytes + (row + m) * K + g * GROUP + 4 * i);
                 dot[m][0] = _mm512_dpbusd_epi32(dot[m][0], low, input);
                 dot[m][1] = _mm512_dpbusd_epi32(dot[m][1], high, input);
             }
@@ -128,7 +140,8 @@ INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int r
                 long place = (row + m) * groups + g;
                 __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale[place]));
                 out[m][half] = _mm512_fmadd_ps(both, _mm512_cvtepi32_ps(dot[m][half]), out[m][half]);
-                out[m][half] = _mm512_fmadd_ps(zero, _mm512_set1_ps(x.sum[place]), out[m][half]);
+                __m512 sum = _mm512_set1_ps(x.scale[place] * (float)x.sum[place]);
+                out[m][half] = _mm512_fmadd_ps(zero, sum, out[m][half]);
             }
         }
     }
@@ -137,16 +150,25 @@ INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int r
             stored(y, (row + m) * N + at + 16 * half, out[m][half], format);
 }
 
-// w = (number - 8) * scale + zero; x is rounded to bytes with a scale for each GROUP of a row.
+// Calls tile(rows at a time) for all M rows.
+#define IN_BLOCKS(TILE_OF)                                                                                                         \
+    do {                                                                                                                           \
+        long m = 0;                                                                                                                \
+        for (; m + 4 <= M; m += 4)                                                                                                 \
+            TILE_OF(m, 4);                                                                                                         \
+        if (M - m == 3)                                                                                                            \
+            TILE_OF(m, 3);                                                                                                         \
+        else if (M - m == 2)                                                                                                       \
+            TILE_OF(m, 2);                                                                                                         \
+        else if (M - m == 1)                                                                                                       \
+            TILE_OF(m, 1);                                                                                                         \
+    } while (0)
+
+// w = (number - 8) * scale + zero.
 BYTES int linear_int4(const void *x, const uint8_t *w, void *y, long M, long N, long K, int format) {
-    long groups = M * (K / GROUP);
-    void *memory = malloc(M * K + groups * (2 * sizeof(float) + sizeof(int32_t)));
-    if (!memory)
+    Grouped rows = grouped(M, K);
+    if (!rows.scale)
         return -1;
-    Grouped rows = {.scale = memory};
-    rows.sum = rows.scale + groups;
-    rows.eightfold = (int32_t *)(rows.sum + groups);
-    rows.bytes = (int8_t *)(rows.eightfold + groups);
 #pragma omp parallel if (N * K >= SMALL)
     {
 #pragma omp for schedule(static)
@@ -154,89 +176,67 @@ BYTES int linear_int4(const void *x, const uint8_t *w, void *y, long M, long N, 
             group_row(x, m, K, format, rows);
 #pragma omp for schedule(static)
         for (long tile = 0; tile < N / TILE; tile++) {
-            const uint8_t *from = w + tile * (K / GROUP) * GROUP_BYTES;
-            long m = 0;
-            for (; m + 4 <= M; m += 4)
-                int4_tile(from, rows, m, K, 4, y, tile * TILE, N, format);
-            if (M - m == 3)
-                int4_tile(from, rows, m, K, 3, y, tile * TILE, N, format);
-            else if (M - m == 2)
-                int4_tile(from, rows, m, K, 2, y, tile * TILE, N, format);
-            else if (M - m == 1)
-                int4_tile(from, rows, m, K, 1, y, tile * TILE, N, format);
+#define INT4(m, count) int4_tile(w + tile * (K / GROUP) * GROUP_BYTES, rows, m, K, count, y, tile * TILE, N, format)
+            IN_BLOCKS(INT4);
         }
     }
-    free(memory);
+    free(rows.scale);
     return 0;
 }
 
 // -- int8 ------------------------------------------------------------------------------
 
-BYTES static void byte_row(const void *x, long row, long K, int format, uint8_t *bytes, float *scales) {
-    __m512 largest = _mm512_setzero_ps();
-    for (long k = 0; k < K; k += 16)
-        largest = _mm512_max_ps(largest, _mm512_abs_ps(loaded(x, row * K + k, format)));
-    scales[row] = scale_of(_mm512_reduce_max_ps(largest));
-    __m512 by = _mm512_set1_ps(scales[row]);
-    for (long k = 0; k < K; k += 16) {
-        __m512i whole = _mm512_add_epi32(rounded(_mm512_div_ps(loaded(x, row * K + k, format), by)), _mm512_set1_epi32(128));
-        _mm_storeu_si128((__m128i *)(bytes + row * K + k), _mm512_cvtepi32_epi8(whole));
-    }
-}
-
-INLINE BYTES void int8_tile(const int8_t *w, const int32_t *sums, const float *scales, const uint8_t *x, const float *row_scales,
-                            long row, long K, int rows, void *y, long at, long N, int format) {
-    __m512i dot[8][2];
+INLINE BYTES void int8_tile(const uint8_t *w, const float *scales, Grouped x, long row, long K, int rows, void *y, long at, long N,
+                            int format) {
+    long groups = K / GROUP;
+    __m512 out[4][2];
     for (int m = 0; m < rows; m++)
-        for (int half = 0; half < 2; half++)
-            // 128 stands for 0 in x, whose bytes have no sign.
-            dot[m][half] = _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(sums + at + 16 * half)), 7);
-    for (long k = 0; k < K; k += 4, w += 4 * TILE) {
-        prefetch(w);
-        prefetch((const char *)w + 64);
-        __m512i first = _mm512_loadu_si512(w), second = _mm512_loadu_si512(w + 64);
+        out[m][0] = out[m][1] = _mm512_setzero_ps();
+    for (long g = 0; g < groups; g++) {
+        __m512i dot[4][2];
+        for (int m = 0; m < rows; m++)
+            // 128 stands for 0 in w, whose bytes have no sign.
+            dot[m][0] = dot[m][1] = _mm512_set1_epi32(-128 * x.sum[(row + m) * groups + g]);
+        for (int i = 0; i < 8; i++, w += 4 * TILE) {
+            prefetch(w);
+            prefetch(w + 64);
+            __m512i first = _mm512_loadu_si512(w), second = _mm512_loadu_si512(w + 64);
+            for (int m = 0; m < rows; m++) {
+                __m512i input = four(x.bytes + (row + m) * K + g * GROUP + 4 * i);
+                dot[m][0] = _mm512_dpbusd_epi32(dot[m][0], first, input);
+                dot[m][1] = _mm512_dpbusd_epi32(dot[m][1], second, input);
+            }
+        }
         for (int m = 0; m < rows; m++) {
-            int32_t four;
-            memcpy(&four, x + (row + m) * K + k, 4);
-            __m512i input = _mm512_set1_epi32(four);
-            dot[m][0] = _mm512_dpbusd_epi32(dot[m][0], input, first);
-            dot[m][1] = _mm512_dpbusd_epi32(dot[m][1], input, second);
+            __m512 scale = _mm512_set1_ps(x.scale[(row + m) * groups + g]);
+            for (int half = 0; half < 2; half++)
+                out[m][half] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[m][half]), out[m][half]);
         }
     }
     for (int m = 0; m < rows; m++)
         for (int half = 0; half < 2; half++) {
-            __m512 out = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[m][half]), _mm512_loadu_ps(scales + at + 16 * half));
-            stored(y, (row + m) * N + at + 16 * half, _mm512_mul_ps(out, _mm512_set1_ps(row_scales[row + m])), format);
+            __m512 scale = _mm512_loadu_ps(scales + at + 16 * half);
+            stored(y, (row + m) * N + at + 16 * half, _mm512_mul_ps(out[m][half], scale), format);
         }
 }
 
-// w = number * scale; x is rounded to bytes with a scale for each row. sums: of an output's numbers.
-BYTES int linear_int8(const void *x, const int8_t *w, const int32_t *sums, const float *scales, void *y, long M, long N, long K,
-                      int format) {
-    float *row_scales = malloc(M * (K + sizeof(float)));
-    if (!row_scales)
+// w = (number - 128) * scale, of which there is one an output.
+BYTES int linear_int8(const void *x, const uint8_t *w, const float *scales, void *y, long M, long N, long K, int format) {
+    Grouped rows = grouped(M, K);
+    if (!rows.scale)
         return -1;
-    uint8_t *bytes = (uint8_t *)(row_scales + M);
 #pragma omp parallel if (N * K >= SMALL)
     {
 #pragma omp for schedule(static)
         for (long m = 0; m < M; m++)
-            byte_row(x, m, K, format, bytes, row_scales);
+            group_row(x, m, K, format, rows);
 #pragma omp for schedule(static)
         for (long tile = 0; tile < N / TILE; tile++) {
-            const int8_t *from = w + tile * TILE * K;
-            long m = 0;
-            for (; m + 8 <= M; m += 8)
-                int8_tile(from, sums, scales, bytes, row_scales, m, K, 8, y, tile * TILE, N, format);
-            for (; m + 4 <= M; m += 4)
-                int8_tile(from, sums, scales, bytes, row_scales, m, K, 4, y, tile * TILE, N, format);
-            for (; m + 2 <= M; m += 2)
-                int8_tile(from, sums, scales, bytes, row_scales, m, K, 2, y, tile * TILE, N, format);
-            if (m < M)
-                int8_tile(from, sums, scales, bytes, row_scales, m, K, 1, y, tile * TILE, N, format);
+#define INT8(m, count) int8_tile(w + tile * TILE * K, scales, rows, m, K, count, y, tile * TILE, N, format)
+            IN_BLOCKS(INT8);
         }
     }
-    free(row_scales);
+    free(rows.scale);
     return 0;
 }
 

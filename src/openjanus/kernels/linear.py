@@ -36,7 +36,7 @@ def _library() -> ctypes.CDLL | None:
 def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, number, format = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
     library.linear_bf16.argtypes = [pointer] * 3 + [size] * 3
-    library.linear_int8.argtypes = [pointer] * 5 + [size] * 3 + [format]
+    library.linear_int8.argtypes = [pointer] * 4 + [size] * 3 + [format]
     library.linear_int4.argtypes = [pointer] * 3 + [size] * 3 + [format]
     library.rms_norm.argtypes = [pointer] * 3 + [size] * 2 + [number, format]
     library.swiglu.argtypes = [pointer] * 2 + [size] * 2 + [format]
@@ -62,8 +62,9 @@ def tiles_of_bf16(weight: Tensor) -> Tensor:
 
 
 def tiles_of_int8(numbers: Tensor) -> Tensor:
-    """Numbers int8 [N, K] as tiles [N / 32, K / 4, 32, 4]."""
-    return numbers.unflatten(0, (-1, TILE)).unflatten(2, (-1, 4)).transpose(1, 2).contiguous()
+    """Numbers int8 [N, K] as tiles uint8 [N / 32, K / 4, 32, 4], in which 128 stands for 0."""
+    bytes = numbers.view(torch.uint8) ^ 128
+    return bytes.unflatten(0, (-1, TILE)).unflatten(2, (-1, 4)).transpose(1, 2).contiguous()
 
 
 def tiles_of_int4(numbers: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
@@ -82,19 +83,19 @@ def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
     return y
 
 
-def linear_int8(x: Tensor, tiles: Tensor, sums: Tensor, scale: Tensor) -> Tensor:
-    """[M, N] of x [M, K], float32 or bfloat16, each row of which is rounded to bytes of a scale of its own.
+def linear_int8(x: Tensor, tiles: Tensor, scale: Tensor) -> Tensor:
+    """[M, N] of x [M, K], float32 or bfloat16, each 32 inputs of which are rounded to bytes of a scale of their own.
 
-    sums: int32 [N], of each output's numbers; scale: float32 [N].
+    scale: float32 [N].
     """
     x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
-    weights = (tiles.data_ptr(), sums.data_ptr(), scale.data_ptr())
+    weights = (tiles.data_ptr(), scale.data_ptr())
     _check(_loaded().linear_int8(x.data_ptr(), *weights, y.data_ptr(), *_sizes(x, y), FORMATS[x.dtype]), x)
     return y
 
 
 def linear_int4(x: Tensor, tiles: Tensor) -> Tensor:
-    """[M, N] of x [M, K], float32 or bfloat16, each 32 inputs of which are rounded to bytes of a scale of their own."""
+    """[M, N] of x [M, K], float32 or bfloat16, each 32 inputs of which are rounded as in `linear_int8`."""
     x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
     _check(_loaded().linear_int4(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y), FORMATS[x.dtype]), x)
     return y
