@@ -1,14 +1,36 @@
 """All that is in the making, and the one step in which everything moves on."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from openjanus.engine.graphs import recorder_of
 from openjanus.engine.jobs import Answering, Painting
+from openjanus.engine.rows import Row
 from openjanus.engine.runner import Runner, Strip
+from openjanus.models.cache import rounded
 from openjanus.models.decoding import TextDecoding, with_pairs
 from openjanus.models.janus import JanusModel
+from openjanus.models.sampling import Manner
+
+
+class Shape(NamedTuple):
+    """All that a step of one position a row depends on, beside numbers on the device.
+
+    block: lanes from 0 on that hold all who take part; upto: entries from 0 on that anybody looks at; answers, images: how many;
+    guided: how many of the images; words, looks: how they choose.
+    """
+
+    block: int
+    upto: int
+    answers: int
+    images: int
+    guided: int
+    words: Manner
+    looks: Manner | None
 
 
 class Batch:
@@ -25,6 +47,7 @@ class Batch:
         self.answers: list[Answering] = []
         self.paintings: list[Painting] = []
         self._members: _Members | None = None
+        self._recorder = recorder_of(model.device)
 
     @property
     def jobs(self) -> list[Answering | Painting]:
@@ -37,6 +60,8 @@ class Batch:
             self._text.grow(lanes)
             self._images.grow(lanes)
         self.runner.grow(lanes, entries)
+        if self._recorder is not None:
+            self._recorder.forget()
         self._members = None
 
     def join(self, job: Answering | Painting) -> None:
@@ -73,46 +98,74 @@ class Batch:
         if self._members is None:
             self._members = _Members(self.answers, self.paintings, self._model.device, self._images.positions)
         members = self._members
-        x, wide = self._inputs(members)
-        if not strips and not wide and not len(x):
+        if not strips and not self.jobs:
             return []
-        hidden, made = self.runner.run(members.narrow, x, members.block, members.furthest, [*wide, *strips])
+        shape = self._shape(members)
+        inputs = (members.narrow, members.images, members.paired, self._draws(members))
+        if self._recorder is None or strips or members.wide:
+            tokens = self._advance(shape, inputs, members.wide, strips)
+        else:
+            tokens = self._recorder.run(shape, partial(self._advance, shape), inputs)
         members.furthest += 1
-        if self.paintings:
-            ours = torch.stack(made[: len(wide)]) if wide else hidden[len(self.answers) :, None]
-            self._images.take(members.images, ours, members.paired)
-            for job in self.paintings:
-                job.done += 1
-                for row in job.rows:
-                    row.entries += int(self._images.keeps)
-        return self._tokens(members, hidden[: len(self.answers), None])
-
-    def _inputs(self, members: "_Members") -> tuple[Tensor, list[Strip]]:
-        """What the lanes of the block are given, [M, D], and the strips of images that take many positions a step."""
-        parts, wide = [], []
-        if self.answers:
-            parts.append(self._text.inputs(members.texts)[:, 0])
-        if self.paintings:
-            inputs = with_pairs(self._images.inputs(members.images), len(members.rows), members.paired)
-            if self._images.positions == 1:
-                parts.append(inputs[:, 0])
-            else:
-                for row, positions, x in zip(members.rows, members.positions, inputs, strict=True):
-                    wide.append(Strip(row.lane, row.entries, positions, x))
-        if not parts:
-            width = self._model.config.language.hidden_size
-            parts.append(torch.zeros(0, width, dtype=self._model.dtype, device=self._model.device))
-        return torch.cat(parts), wide
-
-    def _tokens(self, members: "_Members", hidden: Tensor) -> list[int]:
-        if not self.answers:
-            return []
-        uniform = torch.tensor([job.draw() for job in self.answers], device=hidden.device)
+        self._count()
         # The one time that the device is waited for: only people's words decide when an answer ends.
-        tokens = self._text.take(members.texts, hidden, uniform).tolist()
-        for job in self.answers:
-            job.rows[0].entries += 1
-        return tokens
+        return tokens.tolist() if self.answers else []
+
+    def _shape(self, members: "_Members") -> Shape:
+        return Shape(
+            block=members.block,
+            upto=rounded(members.furthest + 1),
+            answers=len(self.answers),
+            images=len(self.paintings),
+            guided=len(members.paired),
+            words=self._text.manner([job.rows[0].lane for job in self.answers]),
+            looks=self._images.manner([job.lane for job in self.paintings]),
+        )
+
+    def _draws(self, members: "_Members") -> Tensor:
+        if not self.answers:
+            return torch.zeros(0, device=members.narrow.device)
+        return torch.tensor([job.draw() for job in self.answers], dtype=torch.float32, device=members.narrow.device)
+
+    def _advance(
+        self, shape: Shape, inputs: Sequence[Tensor], wide: Sequence[tuple[Row, Tensor]] = (), strips: Sequence[Strip] = ()
+    ) -> Tensor:
+        """A step: the new tokens of the answers. Without wide rows and strips a function of its shape and of the device alone.
+
+        inputs: the lanes of answers and of what images give a position a step; the lanes of images; which of the images are
+        guided; a uniform number for each answer. wide: rows of images that take many positions a step, with these positions.
+        """
+        lanes, images, guided, draws = inputs
+        paired = guided if shape.guided < shape.images else None
+        parts, widely = [], []
+        if shape.answers:
+            parts.append(self._text.inputs(lanes[: shape.answers])[:, 0])
+        if shape.images:
+            x = with_pairs(self._images.inputs(images), shape.images + shape.guided, paired)
+            if wide:
+                widely = [Strip(row.lane, row.entries, positions, one) for (row, positions), one in zip(wide, x, strict=True)]
+            else:
+                parts.append(x[:, 0])
+        hidden, made = self.runner.run(lanes, self._joined(parts), shape.block, shape.upto, [*widely, *strips])
+        if shape.images:
+            ours = torch.stack(made[: len(widely)]) if widely else hidden[shape.answers :, None]
+            self._images.take(images, ours, paired, shape.looks)
+        if not shape.answers:
+            return draws
+        return self._text.take(lanes[: shape.answers], hidden[: shape.answers, None], draws, shape.words)
+
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+        if parts:
+            return torch.cat(list(parts))
+        return torch.zeros(0, self._model.config.language.hidden_size, dtype=self._model.dtype, device=self._model.device)
+
+    def _count(self) -> None:
+        for answer in self.answers:
+            answer.rows[0].entries += 1
+        for painting in self.paintings:
+            painting.done += 1
+            for row in painting.rows:
+                row.entries += int(self._images.keeps)
 
 
 class _Members:
@@ -121,20 +174,17 @@ class _Members:
     def __init__(self, answers: Sequence[Answering], paintings: Sequence[Painting], device: torch.device, positions: int) -> None:
         guided = [number for number, job in enumerate(paintings) if len(job.rows) > 1]
         # Conditional rows first, then the blank ones.
-        self.rows = [job.rows[0] for job in paintings] + [paintings[number].rows[1] for number in guided]
-        steppers = [job.rows[0] for job in answers]
+        jobs = [*paintings, *(paintings[number] for number in guided)]
+        rows = [job.rows[0] for job in paintings] + [paintings[number].rows[1] for number in guided]
+        narrow = [job.rows[0] for job in answers]
+        self.wide: list[tuple[Row, Tensor]] = []
         if positions == 1:
-            steppers += self.rows
+            narrow += rows
         else:
-            begins = [job.begins for job in paintings] + [paintings[number].begins for number in guided]
             every = torch.arange(positions, device=device)
-            self.positions = [every + first for first in begins]
-        lanes = [row.lane for row in steppers]
-        self.block = max(lanes, default=-1) + 1
-        self.furthest = max((row.entries for row in steppers), default=0)
-        self.narrow = torch.tensor(lanes, dtype=torch.int64, device=device)
-        self.texts = self.narrow[: len(answers)]
+            self.wide = [(row, every + job.begins) for row, job in zip(rows, jobs, strict=True)]
+        self.block = max((row.lane for row in narrow), default=-1) + 1
+        self.furthest = max((row.entries for row in narrow), default=0)
+        self.narrow = torch.tensor([row.lane for row in narrow], dtype=torch.int64, device=device)
         self.images = torch.tensor([job.lane for job in paintings], dtype=torch.int64, device=device)
-        self.paired = None
-        if len(guided) < len(paintings):
-            self.paired = torch.tensor(guided, dtype=torch.int64, device=device)
+        self.paired = torch.tensor(guided, dtype=torch.int64, device=device)

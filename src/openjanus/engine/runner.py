@@ -55,16 +55,16 @@ class Runner:
         self._entry[: len(idle)].masked_fill_(idle, self.cache.nowhere)
         self._entry[len(idle) :] = self.cache.nowhere
 
-    def run(self, lanes: Tensor, x: Tensor, block: int, furthest: int, strips: Sequence[Strip]) -> tuple[Tensor, list[Tensor]]:
+    def run(self, lanes: Tensor, x: Tensor, block: int, upto: int, strips: Sequence[Strip] = ()) -> tuple[Tensor, list[Tensor]]:
         """Hidden states [M, D] of the lanes, int64 [M], given x [M, D]; and [T, D] of every strip.
 
-        block: lanes from 0 on that hold all of these; furthest: the furthest entry that any of them writes now.
+        block: lanes from 0 on that hold all of these; upto: entries from 0 on that any of them looks at, with its own.
         """
         spans, parts = [], []
         if len(lanes):
             parts.append(x.new_zeros(block, x.shape[1]).index_copy(0, lanes, x))
             here = slice(0, block)
-            spans.append(Span(here, self._position[here, None], self._entry[here, None], rounded(furthest + 1)))
+            spans.append(Span(here, self._position[here, None], self._entry[here, None], upto))
         order = sorted(range(len(strips)), key=lambda number: strips[number].lane)
         for group in _side_by_side([strips[number] for number in order]):
             length, first = len(group[0].x), group[0].lane

@@ -13,13 +13,14 @@ A decoding holds the state of everything of its kind that is in the making, each
 its (conditional) row runs in. Who joins and leaves changes nothing for the others. Dims: L lanes, M of them that take a step.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from openjanus.models.llama import Llama
-from openjanus.models.sampling import Sampling, guide
+from openjanus.models.sampling import Manner, Sampling, guide
 from openjanus.types import ImageOptions, TextOptions
 
 
@@ -40,11 +41,14 @@ class ImageDecoding(Protocol):
     def inputs(self, lanes: Tensor) -> Tensor:
         """Embeddings [M, positions, D] of the next step of the images in lanes, int64 [M]."""
 
-    def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None) -> None:
+    def manner(self, lanes: Sequence[int]) -> Manner | None:
+        """What of the options of the images in lanes decides what a step does, beside numbers on the device."""
+
+    def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None, manner: Manner | None) -> None:
         """Move the images in lanes, int64 [M], on by hidden states of the positions `inputs` gave.
 
         hidden: [R, positions, D], the M conditional rows and behind them the blank rows of those that are guided. paired: which
-        of the M the blank rows belong to, int64 [R - M]; None if all, in order.
+        of the M the blank rows belong to, int64 [R - M]; None if all, in order. manner: of these lanes.
         """
 
     def pixels(self, lane: int) -> Tensor:
@@ -72,9 +76,13 @@ class TextDecoding:
         """Embeddings [M, 1, D] of the next step of the answers in lanes, int64 [M]."""
         return self._language.embed(self._last[lanes][:, None])
 
-    def take(self, lanes: Tensor, hidden: Tensor, uniform: Tensor) -> Tensor:
+    def manner(self, lanes: Sequence[int]) -> Manner:
+        """How the answers in lanes choose."""
+        return self._sampling.manner(lanes)
+
+    def take(self, lanes: Tensor, hidden: Tensor, uniform: Tensor, manner: Manner) -> Tensor:
         """The next token of the answers in lanes, int64 [M], by hidden states [M, 1, D] and uniform numbers [M] in [0, 1)."""
-        tokens = self._sampling.pick(lanes, self._language.logits(hidden[:, -1]), uniform)
+        tokens = self._sampling.pick(lanes, self._language.logits(hidden[:, -1]), uniform, manner)
         self._last[lanes] = tokens
         return tokens
 

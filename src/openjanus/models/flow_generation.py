@@ -4,6 +4,7 @@ Knows the shallow U-ViT around the language model and the VAE behind it. Does no
 Dims: B images, R rows (2B when guided), N latent tokens (576), D model width; latents [B, 4, H, W], time 0 (noise) to 1 (image).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from openjanus.errors import CheckpointError
 from openjanus.models.decoding import ImageDecoding, guided, widened, with_pairs
 from openjanus.models.layers import RMSNorm
 from openjanus.models.randomness import source
+from openjanus.models.sampling import Manner
 from openjanus.models.uvit import ShallowUViTDecoder, ShallowUViTEncoder
 from openjanus.models.vae import AutoencoderKL
 from openjanus.types import ImageOptions
@@ -146,7 +148,10 @@ class FlowDecoding:
         embeddings, self._skip, self._time = self._generation.encode(self.latent[lanes].to(self._dtype), time)
         return embeddings
 
-    def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None) -> None:
+    def manner(self, lanes: Sequence[int]) -> Manner | None:
+        return None
+
+    def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None, manner: Manner | None) -> None:
         skip, time = (with_pairs(x, len(hidden), paired) for x in (self._skip, self._time))
         velocity = guided(self._generation.velocity(hidden, skip, time).float(), self._guidance[lanes], paired)
         self._velocity[lanes] = velocity

@@ -5,6 +5,7 @@ batch it runs in, not on the device, and a GPU is never asked to stop and draw.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,6 +61,14 @@ def _keep(logits: Tensor, top_k: int | Tensor, top_p: float | Tensor) -> Tensor:
     return logits.masked_fill(dropped.scatter(-1, order, dropped), -torch.inf)
 
 
+class Manner(NamedTuple):
+    """What choosing takes for some rows; what is off for all of them is not computed."""
+
+    greedy: bool
+    top_k: bool
+    top_p: bool
+
+
 class Sampling:
     """How each of L lanes chooses, so that rows with settings of their own choose together."""
 
@@ -68,21 +77,26 @@ class Sampling:
         self._temperature = torch.zeros(lanes, device=device)
         self._top_k = torch.zeros(lanes, dtype=torch.int64, device=device)
         self._top_p = torch.ones(lanes, device=device)
-        self._lanes: Tensor | None = None
-        self._settings: tuple[float | Tensor, int | Tensor, float | Tensor] = (0.0, 0, 1.0)
 
     def join(self, lane: int, options: TextOptions | ImageOptions) -> None:
         """A lane chooses by these options from now on."""
         self._options[lane] = options
         self._temperature[lane], self._top_k[lane], self._top_p[lane] = options.temperature, options.top_k, options.top_p
-        self._lanes = None
 
-    def pick(self, lanes: Tensor, logits: Tensor, uniform: Tensor) -> Tensor:
-        """As the function, for logits [M, K] of lanes, int64 [M]."""
-        if lanes is not self._lanes:
-            # Looked at only when somebody has come or gone: it waits for the device.
-            self._lanes, self._settings = lanes, self._settings_of(lanes, lanes.tolist())
-        return pick(logits, uniform, *self._settings)
+    def manner(self, lanes: Sequence[int]) -> Manner:
+        """What choosing takes for these lanes; the device is not asked."""
+        options = [self._options[lane] for lane in lanes]
+        return Manner(
+            greedy=all(one.temperature < GREEDY for one in options),
+            top_k=any(one.top_k for one in options),
+            top_p=any(one.top_p < 1 for one in options),
+        )
+
+    def pick(self, lanes: Tensor, logits: Tensor, uniform: Tensor, manner: Manner) -> Tensor:
+        """As the function, for logits [M, K] of lanes, int64 [M], of which manner tells."""
+        temperature = 0.0 if manner.greedy else self._temperature[lanes]
+        top_k = self._top_k[lanes] if manner.top_k else 0
+        return pick(logits, uniform, temperature, top_k, self._top_p[lanes] if manner.top_p else 1.0)
 
     def grow(self, lanes: int) -> None:
         """Make room for so many lanes, more than before."""
@@ -90,13 +104,3 @@ class Sampling:
         self._temperature = torch.cat((self._temperature, self._temperature.new_zeros(more)))
         self._top_k = torch.cat((self._top_k, self._top_k.new_zeros(more)))
         self._top_p = torch.cat((self._top_p, self._top_p.new_ones(more)))
-
-    def _settings_of(self, lanes: Tensor, numbers: Sequence[int]) -> tuple[float | Tensor, int | Tensor, float | Tensor]:
-        # What is off for all is not computed.
-        options = [self._options[number] for number in numbers]
-        greedy = all(one.temperature < GREEDY for one in options)
-        return (
-            0.0 if greedy else self._temperature[lanes],
-            self._top_k[lanes] if any(one.top_k for one in options) else 0,
-            self._top_p[lanes] if any(one.top_p < 1 for one in options) else 1.0,
-        )

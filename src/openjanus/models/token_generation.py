@@ -4,6 +4,7 @@ Knows the codebook, the adaptor and the image head. Does not know prompts, cache
 Dims: B images, R rows (2B when guided), N codes of an image in row order (576), D model width, K codebook size (16,384).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from openjanus.config import TokenGenerationConfig
 from openjanus.models.adaptors import ImageHead, build_adaptor
 from openjanus.models.decoding import ImageDecoding, guided, widened
 from openjanus.models.randomness import source
-from openjanus.models.sampling import Sampling
+from openjanus.models.sampling import Manner, Sampling
 from openjanus.models.vq import VQTokenizer
 from openjanus.types import ImageOptions
 
@@ -107,10 +108,14 @@ class CodeDecoding:
     def inputs(self, lanes: Tensor) -> Tensor:
         return self._next[lanes][:, None]
 
-    def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None) -> None:
+    def manner(self, lanes: Sequence[int]) -> Manner:
+        return self._sampling.manner(lanes)
+
+    def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None, manner: Manner | None) -> None:
+        assert manner is not None
         logits = guided(self._generation.logits(hidden[:, -1]).float(), self._guidance[lanes], paired)
         step = self._step[lanes]
-        codes = self._sampling.pick(lanes, logits, self._uniforms[lanes, step])
+        codes = self._sampling.pick(lanes, logits, self._uniforms[lanes, step], manner)
         self.codes[lanes, step] = codes
         self._step[lanes] = step + 1
         self._next[lanes] = self._generation.embed_codes(codes).to(self._next.dtype)

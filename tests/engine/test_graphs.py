@@ -1,0 +1,142 @@
+"""Recorded steps: played again they are the steps that would have been taken."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from openjanus.engine.engine import Engine, EngineOptions
+from openjanus.engine.graphs import Recorder, recorder_of
+from openjanus.janus import Janus, load
+
+from .test_engine import finish, mixed, painting, question
+
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+class Tape:
+    """Records on a CPU: what is played is the very function that was recorded, with the Python values of that time."""
+
+    def __init__(self) -> None:
+        self.recorded = self.played = 0
+
+    def __call__(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        self.recorded += 1
+
+        def play() -> Tensor:
+            self.played += 1
+            return step()
+
+        return play
+
+
+@pytest.fixture
+def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
+    """What engines record their steps on in this test."""
+    tape = Tape()
+    monkeypatch.setattr("openjanus.engine.batch.recorder_of", lambda device: Recorder(tape))
+    return tape
+
+
+def plus(x: Sequence[Tensor]) -> Tensor:
+    return x[0] + x[1]
+
+
+def test_the_first_step_of_a_shape_is_not_recorded_and_all_others_are_played():
+    tape = Tape()
+    recorder = Recorder(tape)
+    for number in range(5):
+        inputs = torch.tensor([number]), torch.tensor([10])
+        assert recorder.run("one", plus, inputs).tolist() == [10 + number]
+    assert (tape.recorded, tape.played) == (1, 4)
+
+
+def test_what_was_given_first_is_not_written_to():
+    recorder = Recorder(Tape())
+    first = torch.tensor([1]), torch.tensor([2])
+    for inputs in (first, first, (torch.tensor([5]), torch.tensor([6]))):
+        recorder.run("one", plus, inputs)
+    assert [x.tolist() for x in first] == [[1], [2]]
+
+
+def test_those_that_were_played_last_are_kept_and_all_are_forgotten_when_asked():
+    tape = Tape()
+    recorder = Recorder(tape, most=2)
+    inputs = torch.tensor([1]), torch.tensor([2])
+    for shape in ("a", "a", "b", "b", "a", "c", "c", "a"):
+        recorder.run(shape, plus, inputs)
+    assert (tape.recorded, tape.played) == (3, 5), "a was played after b, so c took the place of b"
+    recorder.run("b", plus, inputs)
+    assert tape.recorded == 3
+    recorder.forget()
+    recorder.run("a", plus, inputs)
+    assert tape.recorded == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"lanes": 4, "chunk": 7}])
+def test_requests_come_to_the_same_when_their_steps_are_played(janus: Janus, tape: Tape, options: dict[str, Any]):
+    alone = [finish(Engine(janus.model, janus.processor), [request])[0] for request in mixed(janus)]
+    engine = Engine(janus.model, janus.processor, EngineOptions(**options))
+    assert finish(engine, mixed(janus)) == alone
+    # What was recorded for others is played for these.
+    assert finish(engine, mixed(janus)[::-1]) == alone[::-1]
+    assert tape.played > 3 * tape.recorded > 0
+
+
+def test_a_second_picture_is_played_from_the_recordings_of_the_first(janus: Janus, tape: Tape):
+    engine = Engine(janus.model, janus.processor)
+    finish(engine, [painting("a red cube", seed=1)])
+    finish(engine, [painting("a red cube", seed=1)])
+    recorded = tape.recorded
+    finish(engine, [painting("a red cube", seed=2)])
+    assert tape.recorded == recorded
+
+
+def test_a_cache_that_has_grown_is_recorded_anew(janus: Janus, tape: Tape):
+    engine = Engine(janus.model, janus.processor, EngineOptions(entries=200))
+    first = finish(engine, [question(janus, "Hello")])
+    together = finish(engine, [question(janus, "Hello")] * 6)
+    assert together == first * 6
+    assert finish(engine, [question(janus, "Hello")]) == first
+
+
+def test_only_gpus_are_recorded():
+    assert recorder_of(torch.device("cpu")) is None
+
+
+@pytest.mark.gpu
+@NEEDS_GPU
+def test_a_gpu_plays_what_it_would_have_done(monkeypatch: pytest.MonkeyPatch):
+    requests = mixed(load("janus-tiny", "cuda", "float32"))
+    played = finish(Engine((model := load("janus-tiny", "cuda", "float32")).model, model.processor), requests)
+    monkeypatch.setattr("openjanus.engine.batch.recorder_of", lambda device: None)
+    assert finish(Engine(model.model, model.processor), requests) == played
+
+
+@pytest.mark.gpu
+@NEEDS_GPU
+def test_a_step_of_pictures_asks_a_gpu_nothing():
+    janus = load("janus-tiny", "cuda", "bfloat16")
+    engine = Engine(janus.model, janus.processor)
+    engine.submit(painting("a red cube", seed=1, n=4))
+    for _ in range(8):
+        engine.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(40):
+            engine.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@NEEDS_GPU
+@pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
+@pytest.mark.parametrize("name", ["janus-tiny", "janusflow-tiny"])
+def test_bundled_models_run_on_a_gpu(name: str, quantize: str):
+    janus = load(name, "cuda", "bfloat16", quantize=quantize)
+    images = janus.generate("a red circle", seed=0, n=2)
+    assert [image.mode for image in images] == ["RGB"] * 2
+    assert isinstance(janus.understand("How many circles are there?", images[:1]), str)
