@@ -10,14 +10,18 @@ from torch import nn
 import tiny
 from openjanus.checkpoints.load import load_checkpoint
 from openjanus.checkpoints.save import save_checkpoint
+from openjanus.config import LanguageConfig
 from openjanus.engine.linear import GROUP, Int4, Int8, Packed, check_quantization_on, replacement
-from openjanus.engine.tiled import FusedNorm, Tiled, TiledBFloat16, TiledInt4, TiledInt8, tiled
+from openjanus.engine.tiled import FusedNorm, Tiled, TiledBFloat16, TiledInt4, TiledInt8, fused_attention, tiled
 from openjanus.errors import ConfigError
 from openjanus.janus import load
-from openjanus.kernels.linear import supported, swiglu
+from openjanus.kernels.decode import supported, swiglu
 from openjanus.models.adaptors import ImageHead
+from openjanus.models.attention import Packed as Rows
+from openjanus.models.attention import entry_mask, rotary
+from openjanus.models.cache import KeyValueCache
 from openjanus.models.layers import RMSNorm
-from openjanus.models.llama import Llama, gated
+from openjanus.models.llama import Attention, Llama, Place, Span, gated
 from openjanus.models.quantization import Quantization, from_int4, from_int8, to_int4, to_int8
 
 HELD = Packed | Int8 | Int4 | Tiled
@@ -218,3 +222,42 @@ def test_norm_and_gate_in_one_go_give_what_their_steps_give(dtype: torch.dtype):
 def test_norms_stay_exact_in_float32():
     assert replacement("language.model.norm", RMSNorm(96), "none") is None
     assert replacement("generation.decoder_norm", RMSNorm(96), "int8") is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("heads", "shared", "width"), [(4, 4, 128), (6, 2, 64), (4, 1, 96)])
+def test_attention_in_one_go_gives_what_its_steps_give(heads: int, shared: int, width: int, dtype: torch.dtype):
+    config = LanguageConfig(
+        vocab_size=32,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=heads,
+        num_key_value_heads=shared,
+        head_dim=width,
+    )
+    torch.manual_seed(0)
+    attention = Attention(config, 0).to(dtype).requires_grad_(False)
+    ours = fused_attention(attention)
+    if ours is None:
+        pytest.skip("our kernels do not run on this processor, or were not compiled")
+    entries = torch.tensor([[0], [37], [70]])
+    x = torch.randn(3, config.hidden_size, dtype=dtype)
+    results, caches = [], []
+    for attend in (None, ours):
+        cache = KeyValueCache(config, 4, 120, torch.device("cpu"), dtype)
+        cache.keys.copy_(torch.randn(cache.keys.shape, generator=torch.Generator().manual_seed(1)))
+        cache.values.copy_(torch.randn(cache.values.shape, generator=torch.Generator().manual_seed(2)))
+        attention.attend_one = attend
+        place = Place(
+            *rotary(entries + 3, width, 10000.0, dtype),
+            entry_mask(entries, 128, dtype),
+            Span(slice(1, 4), entries + 3, entries, 128),
+        )
+        results.append(attention(x, [place], Rows(((3, 1),)), cache))
+        caches.append(cache)
+    error = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(results[1], results[0], rtol=error, atol=error)
+    torch.testing.assert_close(caches[1].keys, caches[0].keys, rtol=1e-6 if dtype == torch.float32 else 0, atol=1e-6)
+    assert torch.equal(caches[1].values, caches[0].values)
+    assert torch.equal(caches[1].values[0, 0], caches[0].values[0, 0]), "lanes beside them stay as they are"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openjanus.engine.tiled import fused_gate, fused_norm, tiled
+from openjanus.engine.tiled import fused_attention, fused_gate, fused_norm, tiled
 from openjanus.errors import ConfigError
 from openjanus.models.layers import RMSNorm
 from openjanus.models.llama import MLP, Attention, gated
@@ -113,7 +113,7 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
     if isinstance(module, Attention | MLP):
         if all(_replaced(part, quantize) for part in module.children() if isinstance(part, nn.Linear)):
             if isinstance(module, Attention):
-                module.join(lambda linear: _packed(linear, quantize))
+                module.join(lambda linear: _packed(linear, quantize), fused_attention(module))
             else:
                 module.join(lambda linear: _packed(linear, quantize), fused_gate(module.gate_proj.weight) or gated)
     elif isinstance(module, RMSNorm) and name.startswith("language.") and _runs_alone(module.weight, quantize):

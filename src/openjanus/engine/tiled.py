@@ -5,9 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from openjanus.kernels.linear import (
+from openjanus.kernels.decode import (
     FORMATS,
     LANES,
+    attend_one,
     fits_tiles,
     linear_bf16,
     linear_int4,
@@ -20,6 +21,7 @@ from openjanus.kernels.linear import (
     tiles_of_int8,
 )
 from openjanus.models.layers import RMSNorm
+from openjanus.models.llama import AttendOne, Attention
 from openjanus.models.quantization import Quantization, to_int4, to_int8
 
 
@@ -105,6 +107,12 @@ def fused_norm(norm: RMSNorm) -> FusedNorm | None:
 def fused_gate(weight: Tensor) -> Callable[[Tensor], Tensor] | None:
     """What does as models/llama.py's `gated` in one go, for a layer whose gate has weights [I, D]; None as `fused_norm`."""
     return swiglu if _fused(weight) and len(weight) % LANES == 0 else None
+
+
+def fused_attention(attention: Attention) -> AttendOne | None:
+    """What an attention does for one position a row, in one go; None as `fused_norm`."""
+    fits = attention.head_dim % 32 == 0 and attention.head_dim <= 256
+    return attend_one if _fused(attention.q_proj.weight) and fits else None
 
 
 def _fused(weight: Tensor) -> bool:

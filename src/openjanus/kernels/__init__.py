@@ -1,1 +1,1 @@
-"""Kernels of our own, in C; see linear.py."""
+"""Kernels of our own, in C; see decode.py."""

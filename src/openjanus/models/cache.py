@@ -44,10 +44,14 @@ class KeyValueCache:
         """The entry of a lane that holds nothing anybody looks at."""
         return self.entries
 
+    def lanes_of(self, layer: int, lanes: slice) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values of neighbouring lanes, all entries of them: [R, Hkv, S, Dh] each."""
+        return self.keys[layer, lanes], self.values[layer, lanes]
+
     def write(self, layer: int, lanes: slice, entries: Tensor, keys: Tensor, values: Tensor, upto: int) -> tuple[Tensor, Tensor]:
         """A layer's keys and values [R, Hkv, upto, Dh] of R lanes' first `upto` entries, after writing new ones
         [R, Hkv, T, Dh] at entries, int64 [R, T]."""
-        held_keys, held_values = self.keys[layer, lanes], self.values[layer, lanes]
+        held_keys, held_values = self.lanes_of(layer, lanes)
         rows = torch.arange(len(entries), device=entries.device)[:, None]
         # Not scatter_, which is slow for bfloat16 on a CPU.
         held_keys[rows, :, entries] = keys.transpose(1, 2)

@@ -43,6 +43,10 @@ class Place(NamedTuple):
 
 # Makes, of a linear layer that is for running alone, what runs in its place.
 Make = Callable[[nn.Linear], nn.Module]
+# Does what an Attention does between its projections, for one new position of each row: [R, H * Dh] of queries, keys and values
+# side by side [R, (H + 2 Hkv) * Dh], cosines and sines [R, Dh], entries int64 [R], keys and values of the rows' lanes
+# [R, Hkv, S, Dh], and how many entries there are to look at.
+AttendOne = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
 def joined(parts: Sequence[nn.Linear]) -> nn.Linear:
@@ -71,9 +75,11 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_size, config.hidden_size, bias=False)
         self.qkv_proj: nn.Module | None = None
+        self.attend_one: AttendOne | None = None
 
-    def join(self, make: Make) -> None:
+    def join(self, make: Make, attend_one: AttendOne | None = None) -> None:
         """Hold all weights as `make` makes them, those of queries, keys and values as one: for running alone."""
+        self.attend_one = attend_one
         self.qkv_proj = make(joined([self.q_proj, self.k_proj, self.v_proj]))
         self.o_proj = make(self.o_proj)  # type: ignore[assignment]
         del self.q_proj, self.k_proj, self.v_proj
@@ -93,6 +99,8 @@ class Attention(nn.Module):
 
     def _attend(self, projected: Tensor, place: Place, cache: KeyValueCache | None) -> Tensor:
         """[R, T, H * Dh] of projections [R, T, (H + 2 Hkv) * Dh]."""
+        if self.attend_one is not None and cache is not None and projected.shape[1] == 1:
+            return self._attend_one(projected[:, 0], place, cache)[:, None]
         heads = projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         # Queries and keys are turned to their positions, values stand nowhere.
         turned = rotate(heads[:, : -self.kv_heads], place.cosine, place.sine)
@@ -101,6 +109,12 @@ class Attention(nn.Module):
             assert place.span is not None, "what goes into a cache has a place there"
             key, value = cache.write(self.layer, place.span.lanes, place.span.entries, key, value, place.span.upto)
         return attend(query, key, value, place.mask, causal=place.mask is None).transpose(1, 2).flatten(2)
+
+    def _attend_one(self, projected: Tensor, place: Place, cache: KeyValueCache) -> Tensor:
+        assert place.span is not None and self.attend_one is not None
+        turn = place.cosine[:, 0, 0], place.sine[:, 0, 0]
+        held = cache.lanes_of(self.layer, place.span.lanes)
+        return self.attend_one(projected, *turn, place.span.entries[:, 0], *held, place.span.upto)
 
 
 class MLP(nn.Module):

@@ -1,4 +1,5 @@
-// Linear layers, and the norm before them, on x86 processors with AVX-512. y [M, N] = x [M, K] w^T, for few rows as fast as memory gives the weights.
+// What a step of few rows is made of, on x86 processors with AVX-512: above all linear layers, y [M, N] = x [M, K] w^T, as fast as
+// memory gives the weights.
 //
 // Weights lie in tiles of 32 outputs, each tile one stream that a thread reads from front to back, once for a few rows:
 //
@@ -287,6 +288,98 @@ BYTES void swiglu(const void *x, void *y, long M, long N, int format) {
                 silu = rounded_bf16(silu);
             stored(y, row * N + k, _mm512_mul_ps(silu, loaded(x, (2 * row + 1) * N + k, format)), format);
         }
+}
+
+// -- attention of one position a row ---------------------------------------------------
+
+// Where the keys and values of a row's heads lie: [Hkv, length, Dh] each, of a lane of the cache.
+typedef struct {
+    void *keys, *values;
+    long length;
+} Lane;
+
+// Sixteen numbers of a head turned to their position: of its left half by their partners on the right, and the other way round.
+INLINE BYTES __m512 turned(const void *head, const void *cosine, const void *sine, long at, long Dh, int format) {
+    long partner = at < Dh / 2 ? at + Dh / 2 : at - Dh / 2;
+    __m512 own = _mm512_mul_ps(loaded(head, at, format), loaded(cosine, at, format));
+    __m512 other = _mm512_mul_ps(loaded(head, partner, format), loaded(sine, at, format));
+    if (format == BF)
+        return rounded_bf16(_mm512_add_ps(rounded_bf16(own), rounded_bf16(other)));
+    return _mm512_add_ps(own, other);
+}
+
+// y [Dh]: the mean of `count` values, weighted by the softmax of their keys' products with the query. parts = Dh / 16.
+INLINE BYTES void attend_head(const __m512 *query, const void *keys, const void *values, long count, int parts, void *y, int format) {
+    float weights[(count + 15) / 16 * 16];
+    float largest = -INFINITY;
+    for (long i = 0; i < count; i++) {
+        __m512 sum = _mm512_setzero_ps();
+        for (int part = 0; part < parts; part++)
+            sum = _mm512_fmadd_ps(query[part], loaded(keys, (i * parts + part) * 16, format), sum);
+        weights[i] = _mm512_reduce_add_ps(sum);
+        largest = weights[i] > largest ? weights[i] : largest;
+    }
+    for (long i = count; i % 16; i++)
+        weights[i] = -INFINITY;
+    __m512 total = _mm512_setzero_ps(), out[16];
+    for (long i = 0; i < count; i += 16) {
+        __m512 some = exponential(_mm512_sub_ps(_mm512_loadu_ps(weights + i), _mm512_set1_ps(largest)));
+        __mmask16 there = count - i < 16 ? (__mmask16)((1 << (count - i)) - 1) : 0xffff;
+        some = _mm512_maskz_mov_ps(there, some);
+        _mm512_storeu_ps(weights + i, some);
+        total = _mm512_add_ps(total, some);
+    }
+    for (int part = 0; part < parts; part++)
+        out[part] = _mm512_setzero_ps();
+    for (long i = 0; i < count; i++) {
+        __m512 weight = _mm512_set1_ps(weights[i]);
+        for (int part = 0; part < parts; part++)
+            out[part] = _mm512_fmadd_ps(weight, loaded(values, (i * parts + part) * 16, format), out[part]);
+    }
+    __m512 share = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(total));
+    for (int part = 0; part < parts; part++)
+        stored(y, part * 16, _mm512_mul_ps(out[part], share), format);
+}
+
+INLINE BYTES void attend_group(const char *row, const char *cosine, const char *sine, Lane lane, long entry, long upto, long kv, long H, long Hkv,
+                               int parts, char *y, int format) {
+    long Dh = parts * 16, size = format == BF ? 2 : 4, each = H / Hkv, head = Dh * size;
+    char *keys = (char *)lane.keys + kv * lane.length * head, *values = (char *)lane.values + kv * lane.length * head;
+    for (int part = 0; part < parts; part++)
+        stored(keys + entry * head, part * 16, turned(row + (H + kv) * head, cosine, sine, part * 16, Dh, format), format);
+    memcpy(values + entry * head, row + (H + Hkv + kv) * head, head);
+    __m512 scale = _mm512_set1_ps(1.0f / sqrtf((float)Dh));
+    for (long h = kv * each; h < (kv + 1) * each; h++) {
+        __m512 query[16];
+        for (int part = 0; part < parts; part++)
+            query[part] = _mm512_mul_ps(scale, turned(row + h * head, cosine, sine, part * 16, Dh, format));
+        attend_head(query, keys, values, entry < upto ? entry + 1 : upto, parts, y + h * head, format);
+    }
+}
+
+// y [R, H * Dh] for the queries, keys and values of a new position of each of R rows, [R, (H + 2 Hkv) * Dh], which is turned by
+// cosine and sine [R, Dh] and kept at entries [R] of lanes [R, Hkv, length, Dh]; it looks at all entries up to its own, below upto.
+BYTES void attend_one(const char *qkv, const char *cosine, const char *sine, const int64_t *entries, char *keys, char *values,
+                      char *y, long R, long H, long Hkv, long Dh, long length, long upto, int format) {
+    long size = format == BF ? 2 : 4, lane_bytes = Hkv * length * Dh * size;
+#pragma omp parallel for schedule(static) if (R * H * Dh >= 1024)
+    for (long task = 0; task < R * Hkv; task++) {
+        long row = task / Hkv, kv = task % Hkv;
+        Lane lane = {keys + row * lane_bytes, values + row * lane_bytes, length};
+        const char *input = qkv + row * (H + 2 * Hkv) * Dh * size;
+        const char *cos = cosine + row * Dh * size, *sin = sine + row * Dh * size;
+        char *output = y + row * H * Dh * size;
+        switch (Dh) {
+        case 128:
+            attend_group(input, cos, sin, lane, entries[row], upto, kv, H, Hkv, 8, output, format);
+            break;
+        case 64:
+            attend_group(input, cos, sin, lane, entries[row], upto, kv, H, Hkv, 4, output, format);
+            break;
+        default:
+            attend_group(input, cos, sin, lane, entries[row], upto, kv, H, Hkv, (int)(Dh / 16), output, format);
+        }
+    }
 }
 
 // -- bf16 ------------------------------------------------------------------------------

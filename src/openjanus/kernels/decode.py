@@ -23,7 +23,7 @@ FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 def _library() -> ctypes.CDLL | None:
     """The compiled kernels, None if there are none."""
     for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).parent / f"_linear{suffix}"
+        path = Path(__file__).parent / f"_decode{suffix}"
         if path.exists():
             try:
                 # After torch, whose threads these use.
@@ -39,6 +39,7 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.linear_int8.argtypes = [pointer] * 4 + [size] * 3 + [format]
     library.linear_int4.argtypes = [pointer] * 3 + [size] * 3 + [format]
     library.rms_norm.argtypes = [pointer] * 3 + [size] * 2 + [number, format]
+    library.attend_one.argtypes = [pointer] * 7 + [size] * 6 + [format]
     library.swiglu.argtypes = [pointer] * 2 + [size] * 2 + [format]
     return library
 
@@ -115,6 +116,25 @@ def swiglu(x: Tensor) -> Tensor:
     x, half = x.contiguous(), x.shape[-1] // 2
     y = x.new_empty(*x.shape[:-1], half)
     _loaded().swiglu(x.data_ptr(), y.data_ptr(), y.numel() // half, half, FORMATS[x.dtype])
+    return y
+
+
+def attend_one(
+    projected: Tensor, cosine: Tensor, sine: Tensor, entries: Tensor, keys: Tensor, values: Tensor, upto: int
+) -> Tensor:
+    """Attention [R, H * Dh] of a new position of each of R rows; float32 or bfloat16, Dh a multiple of 32 up to 256.
+
+    projected: queries, keys and values side by side, [R, (H + 2 Hkv) * Dh], queries and keys not turned yet. cosine, sine:
+    [R, Dh] (see models/attention.py). keys, values: [R, Hkv, S, Dh] of a cache; the new ones are written at entries, int64 [R],
+    and all up to them, below upto, are looked at.
+    """
+    rows, shared, length, width = keys.shape
+    heads = projected.shape[1] // width - 2 * shared
+    assert keys.is_contiguous() and values.is_contiguous(), "lanes lie side by side"
+    given = [x.contiguous() for x in (projected, cosine, sine, entries)]
+    y = projected.new_empty(rows, heads * width)
+    pointers = (x.data_ptr() for x in (*given, keys, values, y))
+    _loaded().attend_one(*pointers, rows, heads, shared, width, length, upto, FORMATS[projected.dtype])
     return y
 
 
