@@ -29,7 +29,7 @@ def random_janus(name: str, device: torch.device, dtype: torch.dtype, quantize: 
     config = preset(name)
     model = build_empty(config).eval().requires_grad_(False)
     fill(model, device, dtype, quantize)
-    return Janus(model, _processor(config), f"{name} with random weights", untrained=True)
+    return Janus(model, processor_for(config), f"{name} with random weights", untrained=True)
 
 
 def janus_of(name: str, device: torch.device, dtype: torch.dtype, quantize: Quantization) -> Janus:
@@ -61,7 +61,7 @@ def _filled(meta: Tensor, tile: Tensor, leaf: str) -> Tensor:
     return tile.repeat(-(-meta.numel() // len(tile)))[: meta.numel()].view(meta.shape)
 
 
-def _processor(config: JanusConfig) -> Processor:
+def processor_for(config: JanusConfig) -> Processor:
     """A bundled model's processor, made to fit the sizes."""
     processor = load_checkpoint(BUNDLED[config.understanding.begin]).processor
     processor.images = ImageProcessor(replace(processor.images.config, image_size=config.understanding.encoder.image_size))
