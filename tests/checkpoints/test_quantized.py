@@ -21,8 +21,8 @@ from openjanus.errors import CheckpointError, ConfigError
 from openjanus.janus import load
 from openjanus.models.quantization import Quantization, from_int4, from_int8, pack, to_int4, to_int8, unpack
 
-from .conftest import assert_same_tensors
-from .spoiling import WHOLE
+from .conftest import assert_same_tensors, convertible_model
+from .spoiling import WHOLE, paddle_tensors, take_tensors, write_pdparams
 
 KINDS: tuple[Quantization, ...] = ("int8", "int4")
 BUNDLED = ("janus-tiny", "janusflow-tiny")
@@ -162,3 +162,54 @@ def test_equal_weights_are_their_zero_alone():
     assert not scale.any() and (zero == 0.5).all()
     assert (from_int4(numbers, scale, zero) == 0.5).all()
     assert not from_int4(*to_int4(torch.zeros(16, 32))).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_it_runs_in_other_dtypes(kind: Quantization, dtype: str, tmp_path: Path):
+    convert_checkpoint("janus-tiny", tmp_path / "small", quantize=kind)
+    given, wanted = load(tmp_path / "small", "cpu", dtype=dtype), load("janus-tiny", "cpu", dtype=dtype, quantize=kind)
+    settings = {"seed": 3, "top_k": 1}
+    assert given.generate("a red circle", **settings)[0].tobytes() == wanted.generate("a red circle", **settings)[0].tobytes()
+
+
+def test_scales_of_another_shape_are_not_ours(tmp_path: Path):
+    convert_checkpoint("janus-tiny", tmp_path / "spoilt", quantize="int8")
+    tensors = load_file(tmp_path / "spoilt" / WHOLE)
+    name = "language_model.lm_head.weight_scale"
+    for scale in (tensors[name][:, None], tensors[name][:1], tensors[name].bfloat16()):
+        save_file(tensors | {name: scale.contiguous()}, tmp_path / "spoilt" / WHOLE)
+        with pytest.raises(CheckpointError, match="without scales"):
+            load(tmp_path / "spoilt")
+        assert not inspect_checkpoint(tmp_path / "spoilt").sound
+
+
+def test_numbers_of_others_are_refused_whatever_is_asked(tmp_path: Path):
+    convert_checkpoint("janus-tiny", tmp_path / "other", quantize="int8")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "compressed-tensors", "bits": [4]}
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    for quantize in ("none", "int8", None):
+        with pytest.raises(ConfigError, match="Fetch the unquantised checkpoint"):
+            load(tmp_path / "other", quantize=quantize)
+    with pytest.raises(ConfigError, match="Fetch the unquantised checkpoint"):
+        convert_checkpoint(tmp_path / "other", tmp_path / "there", quantize="none")
+
+
+def test_a_model_that_is_laid_out_for_running_is_not_saved(tmp_path: Path):
+    convert_checkpoint("janus-tiny", tmp_path / "good")
+    janus = load("janus-tiny", "cpu", quantize="int8")
+    with pytest.raises(ConfigError, match="cannot be saved; load it with dtype=float32"):
+        save_checkpoint(janus.model, janus.processor, tmp_path / "good")
+    assert load_checkpoint(tmp_path / "good")
+
+
+def test_every_file_format_can_be_quantised(tmp_path: Path):
+    model = convertible_model(torch.bfloat16)
+    save_checkpoint(model, tiny.tiny_processor("janus"), tmp_path / "paddle")
+    take_tensors(tmp_path / "paddle")
+    write_pdparams(paddle_tensors(model, "janus", "model"), tmp_path / "paddle" / "model_state.pdparams")
+    save_checkpoint(model, tiny.tiny_processor("janus"), tmp_path / "whole")
+    convert_checkpoint(tmp_path / "paddle", tmp_path / "small", quantize="int8")
+    convert_checkpoint(tmp_path / "whole", tmp_path / "wanted", quantize="int8")
+    assert_same_tensors(load_file(tmp_path / "small" / WHOLE), load_file(tmp_path / "wanted" / WHOLE))

@@ -36,7 +36,7 @@ class Tape:
 def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
     """What engines record their steps on in this test."""
     tape = Tape()
-    monkeypatch.setattr("openjanus.engine.batch.recorder_of", lambda device: Recorder(tape))
+    monkeypatch.setattr("openjanus.engine.batch.recorder_of", lambda device: Recorder(lambda: tape))
     return tape
 
 
@@ -46,7 +46,7 @@ def plus(x: Sequence[Tensor]) -> Tensor:
 
 def test_the_first_step_of_a_shape_is_not_recorded_and_all_others_are_played():
     tape = Tape()
-    recorder = Recorder(tape)
+    recorder = Recorder(lambda: tape)
     for number in range(5):
         inputs = torch.tensor([number]), torch.tensor([10])
         assert recorder.run("one", plus, inputs).tolist() == [10 + number]
@@ -54,25 +54,28 @@ def test_the_first_step_of_a_shape_is_not_recorded_and_all_others_are_played():
 
 
 def test_what_was_given_first_is_not_written_to():
-    recorder = Recorder(Tape())
+    recorder = Recorder(Tape)
     first = torch.tensor([1]), torch.tensor([2])
     for inputs in (first, first, (torch.tensor([5]), torch.tensor([6]))):
         recorder.run("one", plus, inputs)
     assert [x.tolist() for x in first] == [[1], [2]]
 
 
-def test_those_that_were_played_last_are_kept_and_all_are_forgotten_when_asked():
-    tape = Tape()
-    recorder = Recorder(tape, most=2)
+def test_too_many_recordings_and_all_are_forgotten_but_not_for_shapes_met_once():
+    tapes: list[Tape] = []
+
+    def begin() -> Tape:
+        tapes.append(Tape())
+        return tapes[-1]
+
+    recorder = Recorder(begin, most=2)
     inputs = torch.tensor([1]), torch.tensor([2])
-    for shape in ("a", "a", "b", "b", "a", "c", "c", "a"):
+    for shape in ("a", "a", *range(100), "b", "b", "a"):
         recorder.run(shape, plus, inputs)
-    assert (tape.recorded, tape.played) == (3, 5), "a was played after b, so c took the place of b"
-    recorder.run("b", plus, inputs)
-    assert tape.recorded == 3
-    recorder.forget()
-    recorder.run("a", plus, inputs)
-    assert tape.recorded == 3
+    assert [(tape.recorded, tape.played) for tape in tapes] == [(2, 3)]
+    for shape in ("c", "c", "a", "a"):
+        recorder.run(shape, plus, inputs)
+    assert [(tape.recorded, tape.played) for tape in tapes] == [(2, 3), (2, 2)]
 
 
 @pytest.mark.parametrize("options", [{}, {"lanes": 4, "chunk": 7}])
@@ -94,12 +97,24 @@ def test_a_second_picture_is_played_from_the_recordings_of_the_first(janus: Janu
     assert tape.recorded == recorded
 
 
-def test_a_cache_that_has_grown_is_recorded_anew(janus: Janus, tape: Tape):
+def test_a_cache_that_has_grown_is_recorded_anew(janus: Janus, monkeypatch: pytest.MonkeyPatch):
+    tapes: list[Tape] = []
+
+    def begin() -> Tape:
+        tapes.append(Tape())
+        return tapes[-1]
+
+    monkeypatch.setattr("openjanus.engine.batch.recorder_of", lambda device: Recorder(begin))
     engine = Engine(janus.model, janus.processor, EngineOptions(entries=200))
     first = finish(engine, [question(janus, "Hello")])
-    together = finish(engine, [question(janus, "Hello")] * 6)
-    assert together == first * 6
+    before = tapes[-1]
+    assert before.played
+    assert finish(engine, [question(janus, "Hello")] * 6) == first * 6
+    after = tapes[-1]
+    assert after is not before and after.played
     assert finish(engine, [question(janus, "Hello")]) == first
+    played = before.played
+    assert before.played == played and after.played, "nothing that was recorded before is played again"
 
 
 def test_only_gpus_are_recorded():

@@ -108,13 +108,30 @@ def test_whole_numbers_are_summed_up_exactly(quantize: str):
     assert not layer_of(TiledInt8, layer)(torch.zeros(2, 416)).any()
 
 
-def test_numbers_that_are_none_stay_none():
-    layer = linear()
-    x = torch.randn(3, 96)
-    x[1, 5] = torch.nan
-    for kind in (TiledBFloat16, TiledInt8, TiledInt4):
-        y = layer_of(kind, layer)(x.bfloat16())
-        assert torch.isfinite(y[0]).all() and torch.isfinite(y[2]).all()
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
+def test_what_is_no_number_stays_none(kind: type[Tiled], odd: float):
+    made = layer_of(kind, linear())
+    x = torch.randn(3, 96).bfloat16()
+    x[1, 5] = odd
+    y = made(x)
+    assert not torch.isfinite(y[1]).any()
+    assert torch.isfinite(y[0]).all() and torch.isfinite(y[2]).all()
+
+
+def test_the_gate_is_right_at_the_ends():
+    if "fused" not in supported():
+        pytest.skip("our kernels do not run on this processor, or were not compiled")
+    ends = torch.tensor([-3e38, -1e36, -200.0, -90.0, 90.0, 1e36, torch.inf, -torch.inf, torch.nan]).repeat_interleave(16)
+    x = torch.cat((ends, torch.ones(len(ends))))[None]
+    torch.testing.assert_close(swiglu(x), gated(x), equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8])
+def test_tiles_do_not_follow_a_model_to_another_dtype(kind: type[Tiled]):
+    made = layer_of(kind, linear()).to(torch.float16)
+    with pytest.raises(ConfigError, match="load it again with the dtype"):
+        made(torch.randn(2, 96))
 
 
 def test_a_layer_that_tiles_do_not_take_stays_with_torch():

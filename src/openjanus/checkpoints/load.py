@@ -26,8 +26,9 @@ from openjanus.checkpoints.layouts import (
     slots,
     without_vae,
 )
-from openjanus.checkpoints.locate import SDXL_VAE, find_checkpoint, find_vae
+from openjanus.checkpoints.locate import SDXL_VAE, find_checkpoint, find_description, find_vae
 from openjanus.checkpoints.processors import load_processor
+from openjanus.checkpoints.quantized import kind_of
 from openjanus.checkpoints.schema import with_vae
 from openjanus.checkpoints.vae_schema import parse_vae
 from openjanus.config import FlowGenerationConfig, JanusConfig, VAEConfig
@@ -105,7 +106,7 @@ def load_checkpoint(
 
 def stored_quantization(name: str | Path) -> Quantization:
     """What the weights of a checkpoint are, as its config.json says. Errors as for `load_checkpoint`."""
-    return read_companions(find_checkpoint(name)).quantization
+    return read_companions(find_description(name)[0]).quantization
 
 
 def find_config(folder: Path, companions: Companions, fetch_vae: bool = True) -> tuple[Path | None, JanusConfig]:
@@ -115,6 +116,7 @@ def find_config(folder: Path, companions: Companions, fetch_vae: bool = True) ->
     """
     try:
         config = companions.model_config()
+        kind_of(companions.config)
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.json'}: {error}") from error
     if not isinstance(config.generation, FlowGenerationConfig):

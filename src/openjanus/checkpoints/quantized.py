@@ -1,8 +1,8 @@
 """Quantised weights in files: several tensors in the place of one.
 
-        NAME                                NAME_scale                      NAME_zero
-int8    int8 [N, K]                         float32 [N]
-int4    uint8 [N, K / 2], two in a byte     bfloat16 [N, K / GROUP]         bfloat16 [N, K / GROUP]
+        NAME_scale                  NAME_zero                   NAME
+int8    float32 [N]                                             int8 [N, K]
+int4    bfloat16 [N, K / GROUP]     bfloat16 [N, K / GROUP]     uint8 [N, K / 2], two in a byte
 
 What the numbers mean is said in models/quantization.py. config.json tells of them under quantization_config, so that programs
 which do not know them refuse the file instead of reading nonsense.
@@ -32,7 +32,7 @@ from openjanus.models.quantization import (
 CONFIG_KEY = "quantization_config"
 _SCALE, _ZERO = "_scale", "_zero"
 _METHOD = "openjanus"
-_BITS: dict[int, Quantization] = {8: "int8", 4: "int4"}
+KINDS: tuple[Quantization, ...] = ("int8", "int4")
 
 
 def described(kind: Quantization) -> dict[str, Any]:
@@ -47,8 +47,8 @@ def kind_of(config: Mapping[str, Any]) -> Quantization:
     told = config.get(CONFIG_KEY)
     if told is None:
         return "none"
-    kind = _BITS.get(told.get("bits", 0)) if isinstance(told, Mapping) and told.get("quant_method") == _METHOD else None
-    if kind is None or told != described(kind):
+    kind = next((kind for kind in KINDS if told == described(kind)), None)
+    if kind is None:
         raise ConfigError(
             f"{CONFIG_KEY} is {told!r:.120}; only weights that `openjanus convert --quantize` wrote can be read quantised. "
             "Fetch the unquantised checkpoint, and give --quantize when it is loaded"
@@ -60,10 +60,11 @@ def find_quantized(headers: Mapping[str, Header]) -> dict[str, Quantization]:
     """The tensors of a file that stand for weights as whole numbers, and what they are."""
     found: dict[str, Quantization] = {}
     for name, header in headers.items():
-        if header.dtype == torch.int8 and name + _SCALE in headers:
-            found[name] = "int8"
-        elif header.dtype == torch.uint8 and name + _SCALE in headers and name + _ZERO in headers:
-            found[name] = "int4"
+        kind: Quantization = "int8" if header.dtype == torch.int8 else "int4"
+        if header.dtype in (torch.int8, torch.uint8) and len(header.shape) == 2:
+            wanted = stored_headers(name, real_header(header, kind).shape, kind)
+            if all(headers.get(one) == each for one, each in wanted.items()):
+                found[name] = kind
     return found
 
 
@@ -89,19 +90,20 @@ def is_quantized(name: str, shape: tuple[int, ...], linear: bool) -> bool:
 
 
 def stored_headers(name: str, shape: tuple[int, ...], kind: Quantization) -> dict[str, Header]:
-    """What weights [N, K] are stored as."""
+    """What weights [N, K] are stored as, wide numbers first."""
     outputs, inputs = shape
     if kind == "int8":
-        headers = [Header(shape, torch.int8), Header((outputs,), torch.float32)]
+        headers = [Header((outputs,), torch.float32), Header(shape, torch.int8)]
     else:
         groups = Header((outputs, inputs // GROUP), torch.bfloat16)
-        headers = [Header((outputs, inputs // 2), torch.uint8), groups, groups]
-    return dict(zip((name, *companions_of(name, kind)), headers, strict=True))
+        headers = [groups, groups, Header((outputs, inputs // 2), torch.uint8)]
+    return dict(zip((*companions_of(name, kind), name), headers, strict=True))
 
 
 def quantized(weight: Tensor, kind: Quantization) -> Sequence[Tensor]:
     """What weights [N, K] are stored as, in the order of `stored_headers`."""
     if kind == "int8":
-        return to_int8(weight)
+        numbers, scale = to_int8(weight)
+        return scale, numbers
     numbers, scale, zero = to_int4(weight)
-    return pack(numbers), scale, zero
+    return scale, zero, pack(numbers)

@@ -1,7 +1,7 @@
 """Saving a model: the published layout or transformers', written aside and put in place when whole."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from openjanus.checkpoints.layouts import (
     slots,
     without_vae,
 )
+from openjanus.checkpoints.load import build_empty
 from openjanus.checkpoints.processors import as_json, published_files, token_ids, transformers_files
 from openjanus.checkpoints.quantized import CONFIG_KEY, described, is_quantized, quantized, stored_headers
 from openjanus.checkpoints.schema import to_published
@@ -61,23 +62,22 @@ class Source:
             slot = self.slots[name]
             if stored and self.quantize != "none" and is_quantized(name, slot.shape, slot.linear):
                 assert stored.form is Form.SAME, "linear layers of the published layout are as ours"
-                headers = stored_headers(stored.names[0], slot.shape, self.quantize)
-                for i, (one, header) in enumerate(headers.items()):
-                    placed.append(Group((one,), header, partial(self._make_quantized, name, i)))
+                placed.append(
+                    Group(stored_headers(stored.names[0], slot.shape, self.quantize), partial(self._make_quantized, name))
+                )
                 continue
             header = Header(stored.shape if stored else slot.shape, self.dtypes[name])
             stored_names = stored.names if stored else (published_name(name),)
-            (placed if stored else kept).append(Group(stored_names, header, partial(self._make, name, stored)))
+            (placed if stored else kept).append(Group(dict.fromkeys(stored_names, header), partial(self._make, name, stored)))
         return placed, kept
 
     def _make(self, name: str, stored: Stored | None) -> tuple[Tensor, ...]:
         tensor = self.read(name).to(self.dtypes[name])
         return stored.scatter(tensor) if stored else (tensor,)
 
-    def _make_quantized(self, name: str, which: int) -> tuple[Tensor, ...]:
-        """One of the tensors that quantised weights are stored as; made anew for each, so that no more lies in memory."""
+    def _make_quantized(self, name: str) -> Sequence[Tensor]:
         assert self.quantize != "none"
-        return (quantized(self.read(name), self.quantize)[which],)
+        return quantized(self.read(name), self.quantize)
 
 
 def save_checkpoint(
@@ -94,9 +94,14 @@ def save_checkpoint(
 
     companions: the small files of the checkpoint it came from, whose keys are kept. A checkpoint that is in `folder` already is
     replaced once everything is written, and is untouched if anything fails. ConfigError for an unknown layout or a model it
-    cannot hold; CheckpointError if the folder holds something else or cannot be written.
+    cannot hold, or one laid out for running; CheckpointError if the folder holds something else or cannot be written.
     """
     tensors = model.state_dict()
+    if slots(model) != slots(build_empty(model.config)):
+        raise ConfigError(
+            "the model was laid out for running when it was loaded (quantised, or in bfloat16 on a CPU) and cannot be saved; "
+            "load it with dtype=float32, or write the checkpoint it came from with `openjanus convert`"
+        )
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     write_checkpoint(
         Path(folder),

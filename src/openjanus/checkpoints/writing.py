@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,37 +31,40 @@ _CODES = {
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that are made together: their names, the header all of them share, and what makes them, on any device."""
+    """Tensors that are made together: their headers by name, those of wide numbers first, and what makes them, on any device."""
 
-    names: tuple[str, ...]
-    header: Header
+    headers: Mapping[str, Header]
     make: Callable[[], Sequence[Tensor]]
 
     @property
     def bytes(self) -> int:
         """Bytes of all of them."""
-        return len(self.names) * self.header.bytes
+        return sum(header.bytes for header in self.headers.values())
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number of the narrowest."""
+        return min(header.dtype.itemsize for header in self.headers.values())
 
 
 def write_safetensors(path: Path, groups: Sequence[Group]) -> None:
     """One safetensors file; no more than one group is in memory at a time."""
     # Wide numbers first: behind an odd count of narrow ones they would lie at addresses they cannot be mapped from.
-    groups = sorted(groups, key=lambda group: -group.header.dtype.itemsize)
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    groups = sorted(groups, key=lambda group: -group.width)
+    told: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for group in groups:
-        for name in group.names:
-            end = offset + group.header.bytes
-            shape, dtype = list(group.header.shape), _CODES[group.header.dtype]
-            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}
+        for name, header in group.headers.items():
+            end = offset + header.bytes
+            told[name] = {"dtype": _CODES[header.dtype], "shape": list(header.shape), "data_offsets": [offset, end]}
             offset = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for group in groups:
-            for tensor in group.make():
-                assert (tuple(tensor.shape), tensor.dtype) == (group.header.shape, group.header.dtype), group.names
+            for tensor, (name, header) in zip(group.make(), group.headers.items(), strict=True):
+                assert (tuple(tensor.shape), tensor.dtype) == (header.shape, header.dtype), name
                 file.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         _sync(file.fileno())
 
@@ -83,7 +86,7 @@ def write_weights(folder: Path, groups: Sequence[Group], stem: str = "model", ma
     for number, shard in enumerate(shards, start=1):
         name = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
         write_safetensors(folder / name, shard)
-        homes |= {tensor: name for group in shard for tensor in group.names}
+        homes |= {tensor: name for group in shard for tensor in group.headers}
     index = {"metadata": {"total_size": sum(group.bytes for group in groups)}, "weight_map": homes}
     write_file(folder / f"{stem}.safetensors.index.json", (json.dumps(index, indent=2) + "\n").encode())
 

@@ -3,7 +3,8 @@
 A request is one or more jobs: an answer, or each of its pictures. A job waits until there are lanes for its rows, first come
 first served; its prompts are read, in chunks beside everybody's steps; then it takes its own steps until it is done, and its
 lanes are free for the next. No job knows of another: what it comes to does not depend on what else runs, up to the rounding of
-matrix kernels that choose their order of sums by the number of rows.
+matrix kernels that choose their order of sums by the number of rows. Quantised models round activations, which makes such a last
+bit visible: with them pictures in float32 may differ.
 """
 
 import time

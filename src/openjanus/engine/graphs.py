@@ -5,9 +5,9 @@ that a step depends on is its shape; steps of one shape are played from one reco
 unrecorded, for recording costs more than a step does, and many shapes are met once.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,49 +27,56 @@ class _Recording:
 
 
 class Recorder:
-    """Runs steps by their shapes. most: recordings that are kept, those that were played last."""
+    """Runs steps by their shapes.
 
-    def __init__(self, record: Record, most: int = 64) -> None:
-        self._record, self._most = record, most
-        self._recordings: OrderedDict[Hashable, _Recording | None] = OrderedDict()
+    begin: makes what records until all is forgotten. most: recordings that are kept; one more, and all are forgotten together,
+    for they share memory.
+    """
+
+    def __init__(self, begin: Callable[[], Record], most: int = 64) -> None:
+        self._begin, self._most = begin, most
+        self.forget()
 
     def run(self, shape: Hashable, step: Step, inputs: Sequence[Tensor]) -> Tensor:
         """What the step gives. Steps of one shape must differ in their inputs alone, whose sizes and dtypes are the same."""
-        if shape not in self._recordings:
-            self._keep(shape, None)
+        if shape not in self._met:
+            self._met.add(shape)
             return step(inputs)
-        recording = self._recordings[shape]
+        recording = self._recordings.get(shape)
         if recording is None:
+            if len(self._recordings) == self._most:
+                self.forget()
             held = tuple(x.clone() for x in inputs)
-            recording = _Recording(held, self._record(lambda: step(held)))
-            self._keep(shape, recording)
-        self._recordings.move_to_end(shape)
+            recording = self._recordings[shape] = _Recording(held, self._record(lambda: step(held)))
         for mine, given in zip(recording.inputs, inputs, strict=True):
             mine.copy_(given)
         return recording.play()
 
-    def _keep(self, shape: Hashable, recording: _Recording | None) -> None:
-        self._recordings[shape] = recording
-        while len(self._recordings) > self._most:
-            self._recordings.popitem(last=False)
-
     def forget(self) -> None:
         """Throw all recordings away: tensors that steps read or write beside their inputs have moved."""
-        self._recordings.clear()
+        self._met: set[Hashable] = set()
+        self._recordings: dict[Hashable, _Recording] = {}
+        self._record = self._begin()
 
 
 def recorder_of(device: torch.device) -> Recorder | None:
     """What records steps on a device; None where launching them costs little."""
-    return cuda_recorder() if device.type == "cuda" else None
+    return Recorder(partial(_cuda_graphs, device)) if device.type == "cuda" else None
 
 
-def cuda_recorder() -> Recorder:
-    """Records CUDA graphs, which share their memory, for no two of them run at a time."""
-    pool = torch.cuda.graph_pool_handle()
+def _cuda_graphs(device: torch.device) -> Record:
+    """Records CUDA graphs, which share their memory, for no two of them run at a time.
+
+    They share a stream too, that no others use: matrix kernels keep working memory by stream, and lose it with any of its graphs.
+    """
+    with torch.cuda.device(device):
+        pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def record(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        # Other threads of the process may use the GPU meanwhile.
+        graphing = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+        with torch.cuda.device(device), graphing:
             result = step()
 
         def play() -> Tensor:
@@ -78,4 +85,4 @@ def cuda_recorder() -> Recorder:
 
         return play
 
-    return Recorder(record)
+    return record

@@ -21,7 +21,7 @@ from openjanus.kernels.decode import (
     tiles_of_int8,
 )
 from openjanus.models.layers import RMSNorm
-from openjanus.models.llama import AttendOne, Attention
+from openjanus.models.llama import AttendOne, Attention, gated
 from openjanus.models.quantization import Quantization, to_int4, to_int8
 
 
@@ -56,7 +56,7 @@ class TiledBFloat16(Tiled):
         self.register_buffer("weight", tiles_of_bf16(linear.weight.detach()), persistent=False)
 
     def multiply(self, rows: Tensor) -> Tensor:
-        return linear_bf16(rows, self.weight)
+        return linear_bf16(rows.bfloat16(), self.weight).to(rows.dtype)
 
 
 class TiledInt8(Tiled):
@@ -101,12 +101,16 @@ class FusedNorm(nn.Module):
 
 def fused_norm(norm: RMSNorm) -> FusedNorm | None:
     """A norm on our own kernel, None if it does not run here or does not take such a norm."""
-    return FusedNorm(norm) if _fused(norm.weight) and len(norm.weight) % LANES == 0 else None
+    return FusedNorm(norm) if _fused(norm.weight) and norm.weight.dtype in FORMATS and len(norm.weight) % LANES == 0 else None
 
 
 def fused_gate(weight: Tensor) -> Callable[[Tensor], Tensor] | None:
     """What does as models/llama.py's `gated` in one go, for a layer whose gate has weights [I, D]; None as `fused_norm`."""
-    return swiglu if _fused(weight) and len(weight) % LANES == 0 else None
+    return _gate if _fused(weight) and len(weight) % LANES == 0 else None
+
+
+def _gate(x: Tensor) -> Tensor:
+    return swiglu(x) if x.dtype in FORMATS else gated(x)
 
 
 def fused_attention(attention: Attention) -> AttendOne | None:
@@ -116,7 +120,7 @@ def fused_attention(attention: Attention) -> AttendOne | None:
 
 
 def _fused(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype in FORMATS and "fused" in supported()
+    return weight.device.type == "cpu" and "fused" in supported()
 
 
 def _readable(rows: Tensor) -> Tensor:

@@ -9,7 +9,8 @@
 //                       then 32 scales and 32 zeros, bfloat16
 //
 // A row's result depends on no other row: every row adds up the same numbers in the same order, however many run together.
-// All pointers are to contiguous memory; K is a multiple of 32, N of 32. The functions return 0, or -1 for want of memory.
+// All pointers are to contiguous memory; K is a multiple of 32, N of 32. Functions that return a number return 0, or -1 for
+// want of memory.
 
 #include <immintrin.h>
 #include <math.h>
@@ -29,6 +30,9 @@
 
 // Numbers of x and y: 0 is float32, 1 is bfloat16.
 enum { F32, BF };
+
+// To be raised with any change of what the functions take or mean, here and in decode.py.
+int version(void) { return 1; }
 
 // 1: processor multiplies bytes (VNNI), so int8 and int4 run. 2: it multiplies bfloat16. 3: both.
 int supported(void) {
@@ -96,6 +100,11 @@ BYTES static void group_row(const void *x, long row, long K, int format, Grouped
         float scale = (largest > 1e-30f ? largest : 1e-30f) / 127.0f;
         __m512 by = _mm512_set1_ps(scale);
         __m512i first = rounded(_mm512_div_ps(left, by)), second = rounded(_mm512_div_ps(right, by));
+        // What is no number, or has no bound, has no bytes: such a group is NaN as a whole.
+        if (_mm512_cmp_ps_mask(left, right, _CMP_UNORD_Q) || largest == INFINITY) {
+            scale = NAN;
+            first = second = _mm512_setzero_si512();
+        }
         _mm_storeu_si128((__m128i *)(to.bytes + row * K + g * GROUP), _mm512_cvtepi32_epi8(first));
         _mm_storeu_si128((__m128i *)(to.bytes + row * K + g * GROUP + 16), _mm512_cvtepi32_epi8(second));
         to.scale[row * (K / GROUP) + g] = scale;
@@ -263,9 +272,9 @@ BYTES void rms_norm(const void *x, const void *weight, void *y, long M, long K, 
 
 // -- gate ------------------------------------------------------------------------------
 
-// e^x for x up to 88: 2^n times a polynomial of what is left, to about 1e-7 of it.
+// e^x: 2^n times a polynomial of what is left, to about 1e-7 of it. The order of arguments keeps NaN as it is.
 INLINE BYTES __m512 exponential(__m512 x) {
-    x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.0f)), _mm512_set1_ps(-104.0f));
+    x = _mm512_max_ps(_mm512_set1_ps(-104.0f), _mm512_min_ps(_mm512_set1_ps(104.0f), x));
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 left = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     left = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), left);

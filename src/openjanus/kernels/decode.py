@@ -1,7 +1,7 @@
-"""Linear layers written for one kind of processor, in C: x86 with AVX-512 that multiplies bytes (VNNI) or bfloat16.
+"""What a step of few rows is made of, written in C for one kind of processor: x86 with AVX-512 and VNNI or bfloat16.
 
-They are compiled when the package is installed, if there is a C compiler; where there is none, or the processor is another, all
-runs on torch's own kernels. Weights lie in tiles of 32 outputs, which the functions named `tiles_of_` make.
+It is compiled when the package is installed, if there is a C compiler; where there is none, or the processor is another, all runs
+on torch's own kernels. Weights lie in tiles of 32 outputs, which the functions named `tiles_of_` make.
 Dims: M rows, N outputs, K inputs.
 """
 
@@ -13,6 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from openjanus.errors import ConfigError
+
+_VERSION = 1  # as decode.c says
 TILE = 32  # outputs that lie together
 _GROUP = 32  # inputs of int4 that share a scale
 LANES = 16  # numbers that are worked on at a time
@@ -27,8 +30,10 @@ def _library() -> ctypes.CDLL | None:
         if path.exists():
             try:
                 # After torch, whose threads these use.
-                return _typed(ctypes.CDLL(str(path)))
-            except OSError:
+                library = ctypes.CDLL(str(path))
+                # Compiled of another version of the C file, as an old build may be.
+                return _typed(library) if library.version() == _VERSION else None
+            except (OSError, AttributeError):
                 return None
     return None
 
@@ -79,6 +84,8 @@ def tiles_of_int4(numbers: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
 
 def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
     """bfloat16 [M, N] of x bfloat16 [M, K]."""
+    _expect(x, torch.bfloat16)
+    _expect(tiles, torch.bfloat16)
     x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
     _check(_loaded().linear_bf16(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y)), x)
     return y
@@ -89,6 +96,9 @@ def linear_int8(x: Tensor, tiles: Tensor, scale: Tensor) -> Tensor:
 
     scale: float32 [N].
     """
+    _expect(x, *FORMATS)
+    _expect(tiles, torch.uint8)
+    _expect(scale, torch.float32)
     x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
     weights = (tiles.data_ptr(), scale.data_ptr())
     _check(_loaded().linear_int8(x.data_ptr(), *weights, y.data_ptr(), *_sizes(x, y), FORMATS[x.dtype]), x)
@@ -97,6 +107,8 @@ def linear_int8(x: Tensor, tiles: Tensor, scale: Tensor) -> Tensor:
 
 def linear_int4(x: Tensor, tiles: Tensor) -> Tensor:
     """[M, N] of x [M, K], float32 or bfloat16, each 32 inputs of which are rounded as in `linear_int8`."""
+    _expect(x, *FORMATS)
+    _expect(tiles, torch.uint8)
     x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
     _check(_loaded().linear_int4(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y), FORMATS[x.dtype]), x)
     return y
@@ -104,8 +116,11 @@ def linear_int4(x: Tensor, tiles: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """[..., K] of x [..., K], float32 or bfloat16 as the weight [K]; K is a multiple of LANES."""
+    _expect(x, *FORMATS)
+    _expect(weight, x.dtype)
     x = x.contiguous()
     y, inputs = torch.empty_like(x), x.shape[-1]
+    assert inputs % LANES == 0, inputs
     sizes = (x.numel() // inputs, inputs)
     _loaded().rms_norm(x.data_ptr(), weight.data_ptr(), y.data_ptr(), *sizes, eps, FORMATS[x.dtype])
     return y
@@ -113,7 +128,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def swiglu(x: Tensor) -> Tensor:
     """[..., N], the SiLU of the left half of x [..., 2 N] times the right half; float32 or bfloat16, N a multiple of LANES."""
+    _expect(x, *FORMATS)
     x, half = x.contiguous(), x.shape[-1] // 2
+    assert half % LANES == 0, half
     y = x.new_empty(*x.shape[:-1], half)
     _loaded().swiglu(x.data_ptr(), y.data_ptr(), y.numel() // half, half, FORMATS[x.dtype])
     return y
@@ -131,6 +148,9 @@ def attend_one(
     rows, shared, length, width = keys.shape
     heads = projected.shape[1] // width - 2 * shared
     assert keys.is_contiguous() and values.is_contiguous(), "lanes lie side by side"
+    for one in (projected, cosine, sine, keys, values):
+        _expect(one, projected.dtype)
+    _expect(projected, *FORMATS)
     given = [x.contiguous() for x in (projected, cosine, sine, entries)]
     y = projected.new_empty(rows, heads * width)
     pointers = (x.data_ptr() for x in (*given, keys, values, y))
@@ -142,6 +162,15 @@ def _loaded() -> ctypes.CDLL:
     library = _library()
     assert library is not None, "ask `supported` first"
     return library
+
+
+def _expect(tensor: Tensor, *dtypes: torch.dtype) -> None:
+    """The kernels see addresses alone. What is laid out in tiles cannot follow a model to another dtype or device."""
+    if tensor.dtype not in dtypes or tensor.device.type != "cpu":
+        raise ConfigError(
+            f"a model that was laid out for this CPU came upon {tensor.dtype} on {tensor.device}; "
+            "load it again with the dtype and device that it is to have"
+        )
 
 
 def _sizes(x: Tensor, y: Tensor) -> tuple[int, int, int]:

@@ -45,7 +45,7 @@ class Place(NamedTuple):
 Make = Callable[[nn.Linear], nn.Module]
 # Does what an Attention does between its projections, for one new position of each row: [R, H * Dh] of queries, keys and values
 # side by side [R, (H + 2 Hkv) * Dh], cosines and sines [R, Dh], entries int64 [R], keys and values of the rows' lanes
-# [R, Hkv, S, Dh], and how many entries there are to look at.
+# [R, Hkv, S, Dh], and how many entries there are to look at. Not in float16.
 AttendOne = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
@@ -99,7 +99,7 @@ class Attention(nn.Module):
 
     def _attend(self, projected: Tensor, place: Place, cache: KeyValueCache | None) -> Tensor:
         """[R, T, H * Dh] of projections [R, T, (H + 2 Hkv) * Dh]."""
-        if self.attend_one is not None and cache is not None and projected.shape[1] == 1:
+        if self.attend_one is not None and cache is not None and projected.shape[1] == 1 and projected.dtype != torch.float16:
             return self._attend_one(projected[:, 0], place, cache)[:, None]
         heads = projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         # Queries and keys are turned to their positions, values stand nowhere.

@@ -72,8 +72,12 @@ def _to_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def from_int4(numbers: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """Weights float32 [N, K]."""
-    groups = (numbers.float() - 8).unflatten(1, (-1, GROUP))
-    return (groups * scale.float()[..., None] + zero.float()[..., None]).flatten(1)
+    weight = torch.empty(numbers.shape, device=numbers.device)
+    for rows in torch.arange(len(numbers)).split(_ROWS):
+        some = slice(int(rows[0]), int(rows[-1]) + 1)
+        groups = (numbers[some].float() - 8).unflatten(1, (-1, GROUP))
+        weight[some] = (groups * scale[some].float()[..., None] + zero[some].float()[..., None]).flatten(1)
+    return weight
 
 
 def pack(numbers: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class Learner:
 
     def __init__(self, recipe: Recipe, stage: Stage, world: World) -> None:
         torch.manual_seed(recipe.seed)
+        torch.ones(1 << 20).sum()  # starts torch's threads before a step does, in the mode they keep
         self.task = recipe.task(recipe)
         self.stage = stage
         self._seed = recipe.seed
@@ -179,7 +180,7 @@ class Learner:
 def _subnormals_flushed() -> Iterator[None]:
     """Numbers below 1e-38, of which gradients have many, cost a CPU several times as much as others, and count for nothing.
 
-    It is a mode of the thread, so it is left as it was found: others in this process may need such numbers.
+    It is a mode of a thread, here of this one alone, and left as it was found: others in this process may need such numbers.
     """
     before = (torch.tensor(1e-38) / 10).item() == 0
     torch.set_flush_denormal(True)

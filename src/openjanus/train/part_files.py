@@ -71,6 +71,6 @@ def _our_name(published: str, folder: Path) -> str:
 
 def _groups(tensors: Mapping[str, Tensor]) -> list[Group]:
     return [
-        Group((name,), Header(tuple(tensor.shape), tensor.dtype), lambda tensor=tensor: (tensor,))  # type: ignore[misc]
+        Group({name: Header(tuple(tensor.shape), tensor.dtype)}, lambda tensor=tensor: (tensor,))  # type: ignore[misc]
         for name, tensor in tensors.items()
     ]
