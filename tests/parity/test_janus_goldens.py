@@ -24,7 +24,7 @@ from openjanus.models.attention import causal_mask
 from openjanus.models.decoding import TextDecoding
 from openjanus.models.flow_generation import FlowDecoding
 from openjanus.models.janus import JanusModel
-from openjanus.models.sampling import guide
+from openjanus.models.sampling import Manner, guide
 from openjanus.processing.chat import ChatFormat
 from openjanus.processing.images import ImageProcessor, ImageProcessorConfig, to_images
 from openjanus.processing.prompts import Processor
@@ -148,9 +148,9 @@ def test_greedy_answers_are_the_golden_ids(golden, monkeypatch):
     logits: list[Tensor] = []
     take = TextDecoding.take
 
-    def watched(self: TextDecoding, lanes: Tensor, hidden: Tensor, uniform: Tensor) -> Tensor:
+    def watched(self: TextDecoding, lanes: Tensor, hidden: Tensor, uniform: Tensor, manner: Manner) -> Tensor:
         logits.append(janus.model.language.logits(hidden[:, -1]))
-        return take(self, lanes, hidden, uniform)
+        return take(self, lanes, hidden, uniform, manner)
 
     monkeypatch.setattr(TextDecoding, "take", watched)
     options = TextOptions(max_tokens=sequences.shape[1])
@@ -333,8 +333,8 @@ def test_the_flow_follows_the_golden_trajectory(flow, monkeypatch):
     latents: list[Tensor] = []
     take = FlowDecoding.take
 
-    def watched(self: FlowDecoding, lanes: Tensor, hidden: Tensor, paired: Tensor | None) -> None:
-        take(self, lanes, hidden, paired)
+    def watched(self: FlowDecoding, lanes: Tensor, hidden: Tensor, paired: Tensor | None, manner: None) -> None:
+        take(self, lanes, hidden, paired, manner)
         latents.append(self.latent[lanes])
 
     monkeypatch.setattr(FlowDecoding, "take", watched)
