@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from openjanus.bench.models import preset, processor_for
+from openjanus.bench.models import preset, processor_for, repeated
 from openjanus.checkpoints.layouts import slots
 from openjanus.checkpoints.load import build_empty
 from openjanus.checkpoints.save import Source, write_checkpoint
+from openjanus.checkpoints.writing import MAX_SHARD_SIZE
 from openjanus.janus import load
 
 
@@ -31,12 +32,19 @@ def write(folder: Path, name: str) -> None:
     tile = torch.randn(1 << 20).mul_(0.02).bfloat16()
 
     def read(tensor: str) -> Tensor:
-        shape = torch.Size(wanted[tensor].shape)
-        return tile.repeat(-(-shape.numel() // len(tile)))[: shape.numel()].view(shape)
+        return repeated(tile, torch.Size(wanted[tensor].shape))
 
-    source = Source(wanted, dict.fromkeys(wanted, torch.bfloat16), read)
-    settings = {"layout": "deepseek", "dtype": torch.bfloat16, "max_shard_size": 5_000_000_000, "untrained": True}
-    write_checkpoint(folder, config, source, processor_for(config), None, **settings)  # type: ignore[arg-type]
+    write_checkpoint(
+        folder,
+        config,
+        Source(wanted, dict.fromkeys(wanted, torch.bfloat16), read),
+        processor_for(config),
+        None,
+        layout="deepseek",
+        dtype=torch.bfloat16,
+        max_shard_size=MAX_SHARD_SIZE,
+        untrained=True,
+    )
 
 
 def measure(folder: Path, quantize: str) -> dict[str, float]:

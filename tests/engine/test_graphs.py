@@ -109,12 +109,12 @@ def test_a_cache_that_has_grown_is_recorded_anew(janus: Janus, monkeypatch: pyte
     first = finish(engine, [question(janus, "Hello")])
     before = tapes[-1]
     assert before.played
+    played = before.played
     assert finish(engine, [question(janus, "Hello")] * 6) == first * 6
     after = tapes[-1]
     assert after is not before and after.played
     assert finish(engine, [question(janus, "Hello")]) == first
-    played = before.played
-    assert before.played == played and after.played, "nothing that was recorded before is played again"
+    assert before.played == played, "nothing that was recorded before is played again"
 
 
 def test_only_gpus_are_recorded():

@@ -58,7 +58,12 @@ def fill(model: nn.Module, device: torch.device, dtype: torch.dtype, quantize: Q
 def _filled(meta: Tensor, tile: Tensor, leaf: str) -> Tensor:
     if meta.dim() == 1 and leaf == "weight":
         return torch.ones(meta.shape)
-    return tile.repeat(-(-meta.numel() // len(tile)))[: meta.numel()].view(meta.shape)
+    return repeated(tile, meta.shape)
+
+
+def repeated(tile: Tensor, shape: torch.Size) -> Tensor:
+    """A tensor of that shape in which the numbers of a tile, [n], come again and again."""
+    return tile.repeat(-(-shape.numel() // len(tile)))[: shape.numel()].view(shape)
 
 
 def processor_for(config: JanusConfig) -> Processor:

@@ -116,7 +116,7 @@ def find_config(folder: Path, companions: Companions, fetch_vae: bool = True) ->
     """
     try:
         config = companions.model_config()
-        kind_of(companions.config)
+        kind_of(companions.config)  # refuses the quantised weights of other programs
     except ConfigError as error:
         raise ConfigError(f"{folder / 'config.json'}: {error}") from error
     if not isinstance(config.generation, FlowGenerationConfig):

@@ -97,7 +97,8 @@ def save_checkpoint(
     cannot hold, or one laid out for running; CheckpointError if the folder holds something else or cannot be written.
     """
     tensors = model.state_dict()
-    if slots(model) != slots(build_empty(model.config)):
+    wanted = slots(build_empty(model.config))
+    if slots(model) != wanted:
         raise ConfigError(
             "the model was laid out for running when it was loaded (quantised, or in bfloat16 on a CPU) and cannot be saved; "
             "load it with dtype=float32, or write the checkpoint it came from with `openjanus convert`"
@@ -106,7 +107,7 @@ def save_checkpoint(
     write_checkpoint(
         Path(folder),
         model.config,
-        Source(slots(model), dtypes, tensors.__getitem__),
+        Source(wanted, dtypes, tensors.__getitem__),
         processor,
         companions,
         layout=layout,

@@ -12,7 +12,7 @@ from openjanus.engine.jobs import Answering, Painting
 from openjanus.engine.rows import Row
 from openjanus.engine.runner import Runner, Strip
 from openjanus.models.cache import rounded
-from openjanus.models.decoding import TextDecoding, with_pairs
+from openjanus.models.decoding import ImageDecoding, TextDecoding, with_pairs
 from openjanus.models.janus import JanusModel
 from openjanus.models.sampling import Manner
 
@@ -95,12 +95,12 @@ class Batch:
 
     def step(self, strips: Sequence[Strip]) -> list[int]:
         """Let every job take a step and run the strips beside them; the new tokens of the answers, in their order."""
-        if self._members is None:
-            self._members = _Members(self.answers, self.paintings, self._model.device, self._images.positions)
-        members = self._members
         if not strips and not self.jobs:
             return []
-        shape = self._shape(members)
+        if self._members is None:
+            self._members = _Members(self.answers, self.paintings, self._model.device, self._text, self._images)
+        members = self._members
+        shape = members.shape
         inputs = (members.narrow, members.images, members.paired, self._draws(members))
         if self._recorder is None or strips or members.wide:
             tokens = self._advance(shape, inputs, members.wide, strips)
@@ -110,17 +110,6 @@ class Batch:
         self._count()
         # The one time that the device is waited for: only people's words decide when an answer ends.
         return tokens.tolist() if self.answers else []
-
-    def _shape(self, members: "_Members") -> Shape:
-        return Shape(
-            block=members.block,
-            upto=rounded(members.furthest + 1),
-            answers=len(self.answers),
-            images=len(self.paintings),
-            guided=len(members.paired),
-            words=self._text.manner([job.rows[0].lane for job in self.answers]),
-            looks=self._images.manner([job.lane for job in self.paintings]),
-        )
 
     def _draws(self, members: "_Members") -> Tensor:
         if not self.answers:
@@ -171,20 +160,40 @@ class Batch:
 class _Members:
     """Who takes steps at present, as the device wants to know it; made anew when somebody comes or goes."""
 
-    def __init__(self, answers: Sequence[Answering], paintings: Sequence[Painting], device: torch.device, positions: int) -> None:
+    def __init__(
+        self,
+        answers: Sequence[Answering],
+        paintings: Sequence[Painting],
+        device: torch.device,
+        text: TextDecoding,
+        making: ImageDecoding,
+    ) -> None:
         guided = [number for number, job in enumerate(paintings) if len(job.rows) > 1]
         # Conditional rows first, then the blank ones.
         jobs = [*paintings, *(paintings[number] for number in guided)]
         rows = [job.rows[0] for job in paintings] + [paintings[number].rows[1] for number in guided]
         narrow = [job.rows[0] for job in answers]
         self.wide: list[tuple[Row, Tensor]] = []
-        if positions == 1:
+        if making.positions == 1:
             narrow += rows
         else:
-            every = torch.arange(positions, device=device)
+            every = torch.arange(making.positions, device=device)
             self.wide = [(row, every + job.begins) for row, job in zip(rows, jobs, strict=True)]
-        self.block = max((row.lane for row in narrow), default=-1) + 1
+        self._shape = Shape(
+            block=max((row.lane for row in narrow), default=-1) + 1,
+            upto=0,
+            answers=len(answers),
+            images=len(paintings),
+            guided=len(guided),
+            words=text.manner([job.rows[0].lane for job in answers]),
+            looks=making.manner([job.lane for job in paintings]),
+        )
         self.furthest = max((row.entries for row in narrow), default=0)
         self.narrow = torch.tensor([row.lane for row in narrow], dtype=torch.int64, device=device)
         self.images = torch.tensor([job.lane for job in paintings], dtype=torch.int64, device=device)
         self.paired = torch.tensor(guided, dtype=torch.int64, device=device)
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the next step."""
+        return self._shape._replace(upto=rounded(self.furthest + 1))

@@ -6,6 +6,8 @@ stay bfloat16. Applied from outside, once, when a model is loaded; what is repla
 Dims: N outputs, K inputs, M rows of a step.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from openjanus.engine.tiled import fused_attention, fused_gate, fused_norm, tiled
 from openjanus.errors import ConfigError
 from openjanus.models.layers import RMSNorm
-from openjanus.models.llama import MLP, Attention, gated
+from openjanus.models.llama import MLP, Attention
 from openjanus.models.quantization import GROUP, HEADS, Quantization, check_quantization, fits, to_int4, to_int8
 
 # Outputs that are packed for the int4 kernel at a time; whole blocks of it.
@@ -112,10 +114,11 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
     """
     if isinstance(module, Attention | MLP):
         if all(_replaced(part, quantize) for part in module.children() if isinstance(part, nn.Linear)):
+            make = partial(_packed, quantize=quantize)
             if isinstance(module, Attention):
-                module.join(lambda linear: _packed(linear, quantize), fused_attention(module))
+                module.join(make, fused_attention(module))
             else:
-                module.join(lambda linear: _packed(linear, quantize), fused_gate(module.gate_proj.weight) or gated)
+                module.join(make, fused_gate(module))
     elif isinstance(module, RMSNorm) and name.startswith("language.") and _runs_alone(module.weight, quantize):
         return fused_norm(module)
     elif isinstance(module, nn.Linear) and name.startswith(HEADS) and _replaced(module, quantize):

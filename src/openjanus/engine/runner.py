@@ -55,7 +55,7 @@ class Runner:
         self._entry[: len(idle)].masked_fill_(idle, self.cache.nowhere)
         self._entry[len(idle) :] = self.cache.nowhere
 
-    def run(self, lanes: Tensor, x: Tensor, block: int, upto: int, strips: Sequence[Strip] = ()) -> tuple[Tensor, list[Tensor]]:
+    def run(self, lanes: Tensor, x: Tensor, block: int, upto: int, strips: Sequence[Strip]) -> tuple[Tensor, list[Tensor]]:
         """Hidden states [M, D] of the lanes, int64 [M], given x [M, D]; and [T, D] of every strip.
 
         block: lanes from 0 on that hold all of these; upto: entries from 0 on that any of them looks at, with its own.
@@ -71,8 +71,8 @@ class Runner:
             starts = torch.tensor([strip.entry for strip in group])[:, None]
             entries = (starts + torch.arange(length)).to(x.device)
             positions = torch.stack([strip.positions for strip in group]).to(x.device)
-            upto = rounded(max(strip.entry for strip in group) + length)
-            spans.append(Span(slice(first, first + len(group)), positions, entries, upto))
+            furthest = max(strip.entry for strip in group) + length
+            spans.append(Span(slice(first, first + len(group)), positions, entries, rounded(furthest)))
             parts += [strip.x for strip in group]
         hidden = self.model.language.step(torch.cat(parts) if len(parts) > 1 else parts[0], spans, self.cache)
         done = list(hidden.split([len(part) for part in parts]))

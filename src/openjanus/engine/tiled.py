@@ -1,4 +1,4 @@
-"""Linear layers on our own kernels (kernels/), for the processors that have them. Dims: N outputs, K inputs."""
+"""Layers of the language model on our own kernels (kernels/), for the processors that have them. Dims: N outputs, K inputs."""
 
 from collections.abc import Callable
 
@@ -21,14 +21,13 @@ from openjanus.kernels.decode import (
     tiles_of_int8,
 )
 from openjanus.models.layers import RMSNorm
-from openjanus.models.llama import AttendOne, Attention, gated
+from openjanus.models.llama import MLP, AttendOne, Attention, gated
 from openjanus.models.quantization import Quantization, to_int4, to_int8
 
 
 class Tiled(nn.Module):
     """Weights of one linear layer in tiles; a row's result is the same whatever runs beside it."""
 
-    kind: Quantization
     weight: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -49,8 +48,6 @@ class Tiled(nn.Module):
 class TiledBFloat16(Tiled):
     """Weights in bfloat16, as they were."""
 
-    kind = "none"
-
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear)
         self.register_buffer("weight", tiles_of_bf16(linear.weight.detach()), persistent=False)
@@ -62,7 +59,6 @@ class TiledBFloat16(Tiled):
 class TiledInt8(Tiled):
     """Weights in int8; each 32 activations are rounded to bytes of a scale of their own."""
 
-    kind = "int8"
     scale: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -77,8 +73,6 @@ class TiledInt8(Tiled):
 
 class TiledInt4(Tiled):
     """Weights in int4; each 32 activations are rounded to bytes of a scale of their own."""
-
-    kind = "int4"
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear)
@@ -104,9 +98,9 @@ def fused_norm(norm: RMSNorm) -> FusedNorm | None:
     return FusedNorm(norm) if _fused(norm.weight) and norm.weight.dtype in FORMATS and len(norm.weight) % LANES == 0 else None
 
 
-def fused_gate(weight: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """What does as models/llama.py's `gated` in one go, for a layer whose gate has weights [I, D]; None as `fused_norm`."""
-    return _gate if _fused(weight) and len(weight) % LANES == 0 else None
+def fused_gate(mlp: MLP) -> Callable[[Tensor], Tensor] | None:
+    """What does as models/llama.py's `gated` in one go; None as `fused_norm`."""
+    return _gate if _fused(mlp.gate_proj.weight) and mlp.gate_proj.out_features % LANES == 0 else None
 
 
 def _gate(x: Tensor) -> Tensor:
@@ -132,7 +126,7 @@ def tiled(linear: nn.Linear, quantize: Quantization) -> Tiled | None:
     if linear.weight.device.type != "cpu" or not fits_tiles(linear.out_features, linear.in_features):
         return None
     if quantize == "none":
-        # Processors with matrix units for bfloat16 read prompts faster with torch's
+        # Processors with matrix units for bfloat16 read prompts faster with torch's kernels.
         wanted = linear.weight.dtype == torch.bfloat16 and "bf16" in supported() and not torch.cpu._is_amx_tile_supported()
         return TiledBFloat16(linear) if wanted else None
     if quantize not in supported():

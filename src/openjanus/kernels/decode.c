@@ -43,6 +43,22 @@ int supported(void) {
     return (__builtin_cpu_supports("avx512vnni") ? 1 : 0) | (__builtin_cpu_supports("avx512bf16") ? 2 : 0);
 }
 
+// SOME(first, count) for all of M rows, few at a time: eight if there are registers for so many, four, and what is left.
+#define IN_BLOCKS(EIGHT, SOME)                                                                                                     \
+    do {                                                                                                                           \
+        long m = 0;                                                                                                                \
+        for (; EIGHT && m + 8 <= M; m += 8)                                                                                        \
+            SOME(m, 8);                                                                                                            \
+        for (; m + 4 <= M; m += 4)                                                                                                 \
+            SOME(m, 4);                                                                                                            \
+        if (M - m == 3)                                                                                                            \
+            SOME(m, 3);                                                                                                            \
+        else if (M - m == 2)                                                                                                       \
+            SOME(m, 2);                                                                                                            \
+        else if (M - m == 1)                                                                                                       \
+            SOME(m, 1);                                                                                                            \
+    } while (0)
+
 INLINE void prefetch(const void *weights) { _mm_prefetch((const char *)weights + AHEAD, _MM_HINT_T0); }
 
 // -- numbers ---------------------------------------------------------------------------
@@ -64,7 +80,9 @@ INLINE BYTES __m256i narrowed(__m512 x) {
     return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(rounded, 16), nan, _mm512_set1_epi32(0x7fc0)));
 }
 
-INLINE BYTES __m512 rounded_bf16(__m512 x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrowed(x)), 16)); }
+INLINE BYTES __m512 rounded_bf16(__m512 x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrowed(x)), 16));
+}
 
 INLINE BYTES void stored(void *y, long at, __m512 value, int format) {
     if (format == BF)
@@ -119,16 +137,37 @@ INLINE BYTES __m512i four(const int8_t *bytes) {
     return _mm512_set1_epi32(some);
 }
 
+// All rows through the outputs of one tile.
+typedef void Rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y, int format);
+
+static int linear_of_bytes(Rows *through, const void *x, const uint8_t *w, const float *scales, void *y, long M, long N, long K,
+                           int format) {
+    Grouped rows = grouped(M, K);
+    if (!rows.scale)
+        return -1;
+#pragma omp parallel if (N * K >= SMALL)
+    {
+#pragma omp for schedule(static)
+        for (long m = 0; m < M; m++)
+            group_row(x, m, K, format, rows);
+#pragma omp for schedule(static)
+        for (long tile = 0; tile < N / TILE; tile++)
+            through(w, scales, rows, tile, M, N, K, y, format);
+    }
+    free(rows.scale);
+    return 0;
+}
+
 // -- int4 ------------------------------------------------------------------------------
 
 INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int rows, void *y, long at, long N, int format) {
     const __m512i low_half = _mm512_set1_epi8(0x0f);
     long groups = K / GROUP;
-    __m512 out[4][2];
+    __m512 out[8][2];
     for (int m = 0; m < rows; m++)
         out[m][0] = out[m][1] = _mm512_setzero_ps();
     for (long g = 0; g < groups; g++, w += GROUP_BYTES) {
-        __m512i dot[4][2];
+        __m512i dot[8][2];
         for (int m = 0; m < rows; m++)
             dot[m][0] = dot[m][1] = _mm512_set1_epi32(-8 * x.sum[(row + m) * groups + g]);
         for (int i = 0; i < 8; i++) {
@@ -160,38 +199,16 @@ INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int r
             stored(y, (row + m) * N + at + 16 * half, out[m][half], format);
 }
 
-// Calls tile(rows at a time) for all M rows.
-#define IN_BLOCKS(TILE_OF)                                                                                                         \
-    do {                                                                                                                           \
-        long m = 0;                                                                                                                \
-        for (; m + 4 <= M; m += 4)                                                                                                 \
-            TILE_OF(m, 4);                                                                                                         \
-        if (M - m == 3)                                                                                                            \
-            TILE_OF(m, 3);                                                                                                         \
-        else if (M - m == 2)                                                                                                       \
-            TILE_OF(m, 2);                                                                                                         \
-        else if (M - m == 1)                                                                                                       \
-            TILE_OF(m, 1);                                                                                                         \
-    } while (0)
+BYTES static void int4_rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y, int format) {
+    (void)scales; // they lie among the weights
+    w += tile * (K / GROUP) * GROUP_BYTES;
+#define INT4(m, count) int4_tile(w, x, m, K, count, y, tile * TILE, N, format)
+    IN_BLOCKS(0, INT4);
+}
 
 // w = (number - 8) * scale + zero.
-BYTES int linear_int4(const void *x, const uint8_t *w, void *y, long M, long N, long K, int format) {
-    Grouped rows = grouped(M, K);
-    if (!rows.scale)
-        return -1;
-#pragma omp parallel if (N * K >= SMALL)
-    {
-#pragma omp for schedule(static)
-        for (long m = 0; m < M; m++)
-            group_row(x, m, K, format, rows);
-#pragma omp for schedule(static)
-        for (long tile = 0; tile < N / TILE; tile++) {
-#define INT4(m, count) int4_tile(w + tile * (K / GROUP) * GROUP_BYTES, rows, m, K, count, y, tile * TILE, N, format)
-            IN_BLOCKS(INT4);
-        }
-    }
-    free(rows.scale);
-    return 0;
+int linear_int4(const void *x, const uint8_t *w, void *y, long M, long N, long K, int format) {
+    return linear_of_bytes(int4_rows, x, w, NULL, y, M, N, K, format);
 }
 
 // -- int8 ------------------------------------------------------------------------------
@@ -199,11 +216,11 @@ BYTES int linear_int4(const void *x, const uint8_t *w, void *y, long M, long N, 
 INLINE BYTES void int8_tile(const uint8_t *w, const float *scales, Grouped x, long row, long K, int rows, void *y, long at, long N,
                             int format) {
     long groups = K / GROUP;
-    __m512 out[4][2];
+    __m512 out[8][2];
     for (int m = 0; m < rows; m++)
         out[m][0] = out[m][1] = _mm512_setzero_ps();
     for (long g = 0; g < groups; g++) {
-        __m512i dot[4][2];
+        __m512i dot[8][2];
         for (int m = 0; m < rows; m++)
             // 128 stands for 0 in w, whose bytes have no sign.
             dot[m][0] = dot[m][1] = _mm512_set1_epi32(-128 * x.sum[(row + m) * groups + g]);
@@ -230,24 +247,15 @@ INLINE BYTES void int8_tile(const uint8_t *w, const float *scales, Grouped x, lo
         }
 }
 
+BYTES static void int8_rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y, int format) {
+    w += tile * TILE * K;
+#define INT8(m, count) int8_tile(w, scales, x, m, K, count, y, tile * TILE, N, format)
+    IN_BLOCKS(0, INT8);
+}
+
 // w = (number - 128) * scale, of which there is one an output.
-BYTES int linear_int8(const void *x, const uint8_t *w, const float *scales, void *y, long M, long N, long K, int format) {
-    Grouped rows = grouped(M, K);
-    if (!rows.scale)
-        return -1;
-#pragma omp parallel if (N * K >= SMALL)
-    {
-#pragma omp for schedule(static)
-        for (long m = 0; m < M; m++)
-            group_row(x, m, K, format, rows);
-#pragma omp for schedule(static)
-        for (long tile = 0; tile < N / TILE; tile++) {
-#define INT8(m, count) int8_tile(w + tile * TILE * K, scales, rows, m, K, count, y, tile * TILE, N, format)
-            IN_BLOCKS(INT8);
-        }
-    }
-    free(rows.scale);
-    return 0;
+int linear_int8(const void *x, const uint8_t *w, const float *scales, void *y, long M, long N, long K, int format) {
+    return linear_of_bytes(int8_rows, x, w, scales, y, M, N, K, format);
 }
 
 // -- norm ------------------------------------------------------------------------------
@@ -328,12 +336,10 @@ INLINE BYTES void attend_head(const __m512 *query, const void *keys, const void 
         weights[i] = _mm512_reduce_add_ps(sum);
         largest = weights[i] > largest ? weights[i] : largest;
     }
-    for (long i = count; i % 16; i++)
-        weights[i] = -INFINITY;
     __m512 total = _mm512_setzero_ps(), out[16];
     for (long i = 0; i < count; i += 16) {
-        __m512 some = exponential(_mm512_sub_ps(_mm512_loadu_ps(weights + i), _mm512_set1_ps(largest)));
         __mmask16 there = count - i < 16 ? (__mmask16)((1 << (count - i)) - 1) : 0xffff;
+        __m512 some = exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(there, weights + i), _mm512_set1_ps(largest)));
         some = _mm512_maskz_mov_ps(there, some);
         _mm512_storeu_ps(weights + i, some);
         total = _mm512_add_ps(total, some);
@@ -350,8 +356,8 @@ INLINE BYTES void attend_head(const __m512 *query, const void *keys, const void 
         stored(y, part * 16, _mm512_mul_ps(out[part], share), format);
 }
 
-INLINE BYTES void attend_group(const char *row, const char *cosine, const char *sine, Lane lane, long entry, long upto, long kv, long H, long Hkv,
-                               int parts, char *y, int format) {
+INLINE BYTES void attend_group(const char *row, const char *cosine, const char *sine, Lane lane, long entry, long upto, long kv,
+                               long H, long Hkv, int parts, char *y, int format) {
     long Dh = parts * 16, size = format == BF ? 2 : 4, each = H / Hkv, head = Dh * size;
     char *keys = (char *)lane.keys + kv * lane.length * head, *values = (char *)lane.values + kv * lane.length * head;
     for (int part = 0; part < parts; part++)
@@ -415,19 +421,11 @@ INLINE BF16 void bf16_tile(const uint16_t *w, const uint16_t *x, long row, long 
 }
 
 // x and y are bfloat16.
-BF16 int linear_bf16(const uint16_t *x, const uint16_t *w, uint16_t *y, long M, long N, long K) {
+BF16 void linear_bf16(const uint16_t *x, const uint16_t *w, uint16_t *y, long M, long N, long K) {
 #pragma omp parallel for schedule(static) if (N * K >= SMALL)
     for (long tile = 0; tile < N / TILE; tile++) {
         const uint16_t *from = w + tile * TILE * K;
-        long m = 0;
-        for (; m + 8 <= M; m += 8)
-            bf16_tile(from, x, m, K, 8, y, tile * TILE, N);
-        for (; m + 4 <= M; m += 4)
-            bf16_tile(from, x, m, K, 4, y, tile * TILE, N);
-        for (; m + 2 <= M; m += 2)
-            bf16_tile(from, x, m, K, 2, y, tile * TILE, N);
-        if (m < M)
-            bf16_tile(from, x, m, K, 1, y, tile * TILE, N);
+#define BF16S(m, count) bf16_tile(from, x, m, K, count, y, tile * TILE, N)
+        IN_BLOCKS(1, BF16S);
     }
-    return 0;
 }

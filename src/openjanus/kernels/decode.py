@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from openjanus.errors import ConfigError
+from openjanus.models.quantization import GROUP
 
 _VERSION = 1  # as decode.c says
 TILE = 32  # outputs that lie together
-_GROUP = 32  # inputs of int4 that share a scale
 LANES = 16  # numbers that are worked on at a time
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 
@@ -51,7 +51,7 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
 
 @cache
 def supported() -> frozenset[str]:
-    """Which run here: int8 and int4 (where bytes are multiplied), bf16, and fused, the norm and the gate."""
+    """Which run here: int8 and int4 (where bytes are multiplied), bf16, and fused: the norm, the gate, attention."""
     library = _library()
     told = 0 if library is None else library.supported()
     return frozenset({"int8", "int4", "fused"} if told & 1 else ()) | frozenset({"bf16"} if told & 2 else ())
@@ -59,7 +59,7 @@ def supported() -> frozenset[str]:
 
 def fits_tiles(outputs: int, inputs: int) -> bool:
     """Whether weights of these sizes can be laid out in tiles."""
-    return outputs % TILE == 0 and inputs % _GROUP == 0
+    return outputs % TILE == 0 and inputs % GROUP == 0
 
 
 def tiles_of_bf16(weight: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def tiles_of_int8(numbers: Tensor) -> Tensor:
 def tiles_of_int4(numbers: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """Numbers below 16, uint8 [N, K], with scales and zeros bfloat16 [N, K / 32], as tiles uint8 [N / 32, K / 32, 640]."""
     # [tile, half, output, group, four, input] -> [half, tile, group, four, output, input]
-    halves = numbers.view(-1, 2, TILE // 2, numbers.shape[1] // _GROUP, 8, 4).permute(1, 0, 3, 4, 2, 5)
+    halves = numbers.view(-1, 2, TILE // 2, numbers.shape[1] // GROUP, 8, 4).permute(1, 0, 3, 4, 2, 5)
     pairs = (halves[0] | halves[1] << 4).flatten(2)
     beside = [one.unflatten(0, (-1, TILE)).transpose(1, 2).contiguous().view(torch.uint8) for one in (scale, zero)]
     return torch.cat((pairs, *beside), dim=-1)
@@ -87,7 +87,7 @@ def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
     _expect(x, torch.bfloat16)
     _expect(tiles, torch.bfloat16)
     x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
-    _check(_loaded().linear_bf16(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y)), x)
+    _loaded().linear_bf16(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y))
     return y
 
 

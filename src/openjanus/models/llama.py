@@ -128,11 +128,11 @@ class MLP(nn.Module):
         self.gate_up_proj: nn.Module | None = None
         self.gated: Callable[[Tensor], Tensor] = gated
 
-    def join(self, make: Make, gated: Callable[[Tensor], Tensor] = gated) -> None:
-        """As Attention.join, gate and up as one. gated: what does the same as `gated`."""
+    def join(self, make: Make, gate: Callable[[Tensor], Tensor] | None = None) -> None:
+        """As Attention.join, gate and up as one. gate: what does the same as `gated`."""
         self.gate_up_proj = make(joined([self.gate_proj, self.up_proj]))
         self.down_proj = make(self.down_proj)  # type: ignore[assignment]
-        self.gated = gated
+        self.gated = gate or gated
         del self.gate_proj, self.up_proj
 
     def forward(self, x: Tensor) -> Tensor:
