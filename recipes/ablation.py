@@ -32,6 +32,7 @@ from openjanus.train.unified import Start, UnifiedTask
 class Settings(tiny_janus.Settings):
     """Of an ablation."""
 
+    contrast_weight: float = 0.0  # the papers' losses alone
     shared: bool = False
     """One encoder for both: pictures are read as the VQ tokenizer's codes too (Janus, Table 5, experiment A)."""
     cases: int = 25

@@ -40,6 +40,8 @@ VISION = ("understanding.encoder", *VAE)
 class Settings(tiny_world.Settings):
     """With the autoencoder, and alignment after more than half of the blocks: there are only five."""
 
+    # Objects fill a third of a picture's width: at the usual times they are long decided.
+    time_earlier: float = 1.5
     alignment: bool = True
     alignment_weight: float = 0.5
     alignment_block: int = 3

@@ -13,6 +13,7 @@ from openjanus.config import JanusConfig, LanguageConfig
 from openjanus.data.samples import InTurn, Kind, Source
 from openjanus.data.shapes_questions import KINDS
 from openjanus.data.shapes_streams import (
+    LetterSource,
     PaintingSource,
     ReadingSource,
     StorySource,
@@ -50,7 +51,7 @@ LANGUAGE = LanguageConfig(
 # Single objects are learned in the first minutes, so most captions are of more.
 TASKS = {"two_object": 0.18, "counting": 0.2, "colors": 0.06, "position": 0.26, "color_attr": 0.22, "free": 0.08}
 LONG = 0.2  # of texts to paint, those of several sentences, which say where things are
-# So are the answers of a word; those that need two or three thoughts are asked more often.
+# Answers that need two or three thoughts (which letter stands before the colour of the star) are asked for more often.
 ASKED = (*KINDS, "description", "choice", "choice", "position", "caption", "comparison", "count")
 BASE = Stage("base", steps=1, batch=32, rate=5e-3, warmup=100, optimizer="muon", precision="bfloat16")
 PROMPTS = ("a red circle", "two green squares", "a blue star left of a yellow triangle", "a white cross and a black diamond")
@@ -88,6 +89,7 @@ class Settings(UnifiedSettings):
     context: int = 512
     saved: Precision = "bfloat16"
     text_weight: float = 4.0
+    contrast_weight: float = 2.0
     encoder: str = str(PARTS / "tiny_encoder")
     init: str = ""
     """A checkpoint to go on from; its tokenizer, autoencoder and tower are those of the parts all the same."""
@@ -112,9 +114,9 @@ def start(recipe: Recipe, config: JanusConfig, processor: Processor, parts: tupl
     model.load_state_dict(state, strict=False)
     seed, (painted, _) = recipe.seed, config.generation.image_size
     own: dict[Kind, Source] = {
-        "text": InTurn((ToldSource(seed), TalkSource(seed))),
+        "text": InTurn((ToldSource(seed), LetterSource(seed), TalkSource(seed))),
         "understanding": ReadingSource(seed, SIZE, turns=6, kinds=ASKED),
-        "generation": PaintingSource(seed, painted, TASKS, LONG),
+        "generation": PaintingSource(seed, painted, TASKS, LONG, rivals=recipe.settings.contrast_weight > 0),
     }
     # Captions teach a language model to see sooner than questions do, whose answers are a word or two.
     captions = ReadingSource(seed, SIZE, turns=2, kinds=("caption", "description"))
@@ -158,7 +160,7 @@ def stages(base: Stage, vision: tuple[str, ...], decoder: tuple[str, ...]) -> tu
 
     vision: the parts that are never trained before the last stage. decoder: those that are not even then.
     """
-    mix = {"understanding": 4, "text": 1, "generation": 5}
+    mix = {"understanding": 3, "text": 3, "generation": 4}
     return (
         replace(base, name="text", steps=400, mix={"text": 1}, frozen=("understanding", "generation")),
         replace(base, name="adapt", steps=200, mix={"understanding": 1, "generation": 3}, frozen=(*vision, "language")),

@@ -54,6 +54,7 @@ class TrainingBatch:
     slots: bool [R, T] and pixels: float32 [N, 3, S, S], the images that are read.
     inputs, outputs: bool [R, T], where the pictures' own embeddings go in and where their hidden states come out;
     pictures: float32 [M, 3, H, W] in [-1, 1], the pictures to paint, in row order; seeds: int64 [M], their chance.
+    rivals: bool [M], pictures that stand here a second time, behind a text that does not describe them, with the same seed.
     """
 
     ids: "torch.Tensor"
@@ -66,6 +67,7 @@ class TrainingBatch:
     outputs: "torch.Tensor"
     pictures: "torch.Tensor"
     seeds: "torch.Tensor"
+    rivals: "torch.Tensor"
 
     def to(self, device: "torch.device") -> "TrainingBatch":
         """The same batch on a device."""

@@ -37,6 +37,8 @@ from openjanus.data.shapes_compositions import (
     sample_scene,
 )
 from openjanus.data.shapes_questions import KINDS, ask, held_out
+from openjanus.data.shapes_rivals import rival
+from openjanus.data.shapes_talk import letters
 from openjanus.data.shapes_text import PLAIN_WORDINGS, caption, phrase
 from openjanus.types import Message
 
@@ -543,9 +545,61 @@ def test_told_scenes_are_asked_only_what_was_told():
                 assert turn.answer == ("zero", "one", "two", "three", "four")[told.count(",") + told.count(" and ") + 1]
 
 
+def test_letters_stand_before_the_words_that_are_asked_for():
+    seen = set()
+    for k in range(60):
+        for turn in letters(streams.stream("letters", 3, k), 2):
+            question, *options = turn.question.splitlines()[:5]
+            word = question.removeprefix("Which letter stands before ").removesuffix("?")
+            assert f"{turn.answer}. {word}" in options and len(set(options)) == 4
+            seen.add(turn.answer)
+    assert seen == set("ABCD")
+    assert len(streams.LetterSource(1, turns=3)[7].messages) == 6
+
+
+# -- rivals ------------------------------------------------------------------------------
+
+
+def fits(scene: Scene, composition: Composition) -> bool:
+    """Whether a scene holds exactly what a composition says: some order of its objects is that of the words."""
+    kinds = [(mention.shape, mention.colour) for mention in composition.mentions for _ in range(mention.count)]
+    return len(kinds) == len(scene.objects) and any(
+        all(one.shape == shape and colour in (None, one.colour) for one, (shape, colour) in zip(order, kinds, strict=True))
+        and (composition.relation is None or composition.relation in relations(*order[:2]))
+        for order in permutations(scene.objects)
+    )
+
+
+def test_a_rival_is_like_the_caption_and_not_true_of_the_picture():
+    changed = Counter()
+    for k in range(400):
+        rng = np.random.default_rng(k)
+        own = compose_for_training(rng)
+        scene, other = sample_scene(rng, own), rival(rng, own)
+        assert fits(scene, own) and not fits(scene, other), (own, other)
+        assert not other.held_out and not other.withheld
+        if other.relation != own.relation:
+            changed["turned"] += 1
+        elif other.count != own.count:
+            changed["counted"] += 1
+        elif len(other.mentions) != len(own.mentions):
+            changed["repeated or parted"] += 1
+        else:
+            changed["other colours or shapes"] += 1
+        assert abs(other.count - own.count) <= 1
+    assert min(changed.values()) > 20 and len(changed) == 4
+
+
+def test_rivals_are_given_to_those_who_ask_for_them():
+    plain, taught = streams.PaintingSource(seed=1), streams.PaintingSource(seed=1, rivals=True)
+    assert all(plain[k].rival == "" and taught[k].messages == plain[k].messages for k in range(20))
+    rivals = [taught[k].rival for k in range(50)]
+    assert sum(map(bool, rivals)) > 35 and all(taught[k].messages[0].text != rivals[k] for k in range(50))
+
+
 PRINTS = """
 from openjanus.data.shapes_streams import ReadingSource, ToldSource, painting, plain_text, stream, talk
-from openjanus.data.shapes_talk import told
+from openjanus.data.shapes_talk import letters, told
 for k in range(150):
     print(painting(0, k), plain_text(0, k), talk(0, k), told(stream("told", 0, k), 3), ReadingSource(turns=4)[k].messages[1:])
 """

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import tiny
 from openjanus.config import JanusConfig
-from openjanus.data.documents import Document, Writer
+from openjanus.data.documents import Document, Writer, write_all
 from openjanus.data.packing import batch, pack
 from openjanus.data.samples import KINDS, InTurn, Mixture, Sample
 from openjanus.errors import ConfigError, PromptError
@@ -223,6 +223,49 @@ def test_packed_losses_equal_those_of_each_document_alone(variant: str):
         torch.testing.assert_close(together[kind][0] / count, expected / count, rtol=0, atol=1e-5)
 
 
+def test_a_rival_stands_behind_its_own_text_with_the_same_picture_and_chance(variant: str):
+    pen = writer(variant, guidance_dropout=0.5)
+    kept = 0
+    for seed in range(20):
+        sample = dataclasses.replace(drawing("a red cube", seed), rival="a blue ball")
+        made = pen.documents(sample)
+        assert torch.equal(made[0].ids, pen.document(sample).ids)
+        if PAD in made[0].ids[1:6].tolist():
+            assert len(made) == 1, "a picture without its text has no rival"
+            continue
+        kept += 1
+        own, other = made
+        assert torch.equal(own.pictures, other.pictures) and torch.equal(own.seeds, other.seeds)
+        assert (own.rivals.tolist(), other.rivals.tolist()) == ([False], [True])
+        assert torch.equal(other.ids, pen.document(drawing("a blue ball", seed)).ids)
+    assert 3 < kept < 17
+    assert len(pen.documents(drawing("a red cube"))) == 1
+
+
+def test_contrast_by_hand(variant: str):
+    """Two pictures with rivals and one without, packed in any order: the odds of both texts, by Bayes' rule."""
+    model, pen = tiny.tiny_model(variant), writer(variant, guidance_dropout=0.0)
+    samples = [
+        dataclasses.replace(drawing("a red cube", 1), rival="a blue cube"),
+        drawing("a ball", 2),
+        dataclasses.replace(drawing("two balls left of a cube", 3), rival="two"),
+    ]
+    made = write_all(pen, samples)
+    assert len(made) == 5
+    alone = [float(model.losses(batch([[pen.document(drawing(d, s))]], PAD))["image"][0]) for d, s in TEXTS]
+    nats = 1.0 if variant == "janus" else 0.05
+    expected = sum(np.log1p(np.exp((own - other) * nats)) / nats for own, other in (alone[:2], alone[3:]))
+    for order in (made, made[::-1]):
+        losses = model.losses(batch(pack(order, 130), PAD))
+        assert losses["contrast"][1] == 2
+        assert float(losses["contrast"][0]) == pytest.approx(expected, rel=1e-4)
+        assert losses["image"][1] == 3 * pen.generation.elements
+        assert float(losses["image"][0]) == pytest.approx(alone[0] + alone[2] + alone[3], rel=1e-5)
+
+
+TEXTS = [("a red cube", 1), ("a blue cube", 1), ("a ball", 2), ("two balls left of a cube", 3), ("two", 3)]
+
+
 def test_text_loss_by_hand(variant: str):
     """Two samples: each answer token's negative log-probability, from a plain forward of the whole sequence."""
     model, pen = tiny.tiny_model(variant), writer(variant)
@@ -263,7 +306,8 @@ def test_code_loss_by_hand():
     assert float(ours) == pytest.approx(total, abs=1e-3)
 
 
-def test_flow_loss_by_hand():
+@pytest.mark.parametrize("earlier", [0.0, 1.5])
+def test_flow_loss_by_hand(earlier: float):
     """Two pictures: squared distance of the predicted velocity from latent minus noise, at a time of each picture's own."""
     model, pen = tiny.tiny_model("janusflow"), writer("janusflow", guidance_dropout=0.0)
     generation, total, count = model.generation, 0.0, 0
@@ -273,7 +317,7 @@ def test_flow_loss_by_hand():
         posterior = generation.vae.encode(document.pictures)
         source = np.random.default_rng((sample.seed, FLOW))
         wobble, noise = torch.from_numpy(source.standard_normal((2, 4, 6, 10), dtype=np.float32))[:, None]
-        time = float(1 / (1 + np.exp(-source.standard_normal())))
+        time = float(1 / (1 + np.exp(earlier - source.standard_normal())))
         latent = 0.13025 * (posterior.mean + (0.5 * posterior.logvar).exp() * wobble)
         tokens, skip, embedded = generation.encode(time * latent + (1 - time) * noise, torch.tensor([time]))
         ids = pen.processor.generation_prompt(sample.messages[0].text).ids[:-1]
@@ -282,7 +326,8 @@ def test_flow_loss_by_hand():
         predicted = generation.velocity(hidden, skip, embedded)
         total += float((predicted - (latent - noise)).square().sum())
         count += predicted.numel()
-    ours, number = model.losses(batch(pack([pen.document(sample) for sample in samples], 100), PAD))["image"]
+    packed = batch(pack([pen.document(sample) for sample in samples], 100), PAD)
+    ours, number = model.losses(packed, earlier=earlier)["image"]
     assert number == count
     assert float(ours) == pytest.approx(total, rel=1e-4)
 
@@ -291,7 +336,7 @@ def test_gradients_reach_both_pathways_and_never_the_picture_tokenizer(variant: 
     torch.manual_seed(0)
     model = type(tiny.tiny_model(variant))(tiny.CONFIGS[variant])
     losses = model.losses(batch(pack(documents(variant), 130), PAD))
-    sum(total / count for total, count in losses.values()).backward()
+    sum(total / count for total, count in losses.values() if count).backward()
     frozen = "generation.tokenizer." if variant == "janus" else "generation.vae."
     for name, parameter in model.named_parameters():
         unused = "attn_pool" in name

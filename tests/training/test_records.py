@@ -47,6 +47,13 @@ def test_an_image_with_the_assistant_is_generation():
     assert sample.picture == Path("/far/b.png")
 
 
+def test_a_picture_may_have_a_rival_of_its_text():
+    record = conversation("a cat on a sofa", [image("b.png")]) | {"rival": "a cat under a sofa"}
+    assert to_sample(record, Path(), 0).rival == "a cat under a sofa"
+    with pytest.raises(DataError, match="rival is 3"):
+        to_sample(record | {"rival": 3}, Path(), 0)
+
+
 def test_no_image_is_text_and_so_is_plain_text():
     assert to_sample(conversation("Hello", "Hi."), Path(), 0).kind == "text"
     assert to_sample({"text": "Once."}, Path(), 0).messages == (Message("assistant", "Once."),)

@@ -4,7 +4,7 @@ Prompts are built by the checkpoint's own `Processor`: what is learned is what w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from openjanus.data.samples import Sample, generator
 from openjanus.errors import PromptError
 from openjanus.processing.images import open_image
 from openjanus.processing.prompts import Processor
-from openjanus.types import IGNORE, Prompt
+from openjanus.types import IGNORE, Message, Prompt
 
 # Purposes of a sample's chance; a new one gets a new number, so that the others stay as they are.
 DROP, CROP = 0, 1
@@ -36,6 +36,7 @@ class Document:
     outputs: Tensor
     pictures: Tensor
     seeds: Tensor
+    rivals: Tensor
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -57,6 +58,12 @@ class Writer:
     supervise_prompts: bool = False
     close_image: bool = True
     random_crop: bool = True
+
+    def documents(self, sample: Sample) -> list[Document]:
+        """The document of a sample, and behind it that of its rival, if it has one and its own text is not dropped."""
+        if not sample.rival or self._drops(sample):
+            return [self.document(sample)]
+        return [self.document(sample), self._painted(replace(sample, messages=(Message("user", sample.rival),)), rival=True)]
 
     def document(self, sample: Sample) -> Document:
         """The document of a sample; PromptError if it holds nothing to learn."""
@@ -98,6 +105,7 @@ class Writer:
             outputs=none,
             pictures=torch.zeros(0, 3, *self.generation.image_size),
             seeds=torch.zeros(0, dtype=torch.int64),
+            rivals=torch.zeros(0, dtype=torch.bool),
         )
 
     def _nothing(self) -> Prompt:
@@ -107,13 +115,17 @@ class Writer:
             torch.tensor([self.processor.tokenizer.bos]), torch.zeros(1, dtype=torch.bool), torch.zeros(0, 3, size, size)
         )
 
-    def _painted(self, sample: Sample) -> Document:
+    def _drops(self, sample: Sample) -> bool:
+        """Whether the picture is learned without its text."""
+        return bool(generator(sample.seed, DROP).random() < self.guidance_dropout)
+
+    def _painted(self, sample: Sample, rival: bool = False) -> Document:
         """A text and its picture. Codes: <begin_of_image> predicts the first one. Flow: the time stands in its place."""
         if sample.picture is None or len(sample.messages) != 1:
             raise PromptError("a sample of generation needs one user message and its picture")
         prompt = self.processor.generation_prompt(sample.messages[0].text)
         attended = torch.ones(len(prompt), dtype=torch.bool)
-        if generator(sample.seed, DROP).random() < self.guidance_dropout:
+        if self._drops(sample):
             prompt = self.processor.blank(prompt)
             attended[1:-1] = self.generation.attends_blank
         tokenizer = self.processor.tokenizer
@@ -141,6 +153,7 @@ class Writer:
             outputs=outputs,
             pictures=self._pixels(sample)[None],
             seeds=torch.tensor([sample.seed]),
+            rivals=torch.tensor([rival]),
         )
 
     def _pixels(self, sample: Sample) -> Tensor:
@@ -173,4 +186,4 @@ def _labels(ids: Tensor, learned: Tensor) -> Tensor:
 
 def write_all(writer: Writer, samples: Sequence[Sample]) -> list[Document]:
     """The documents of some samples, in their order."""
-    return [writer.document(sample) for sample in samples]
+    return [document for sample in samples for document in writer.documents(sample)]

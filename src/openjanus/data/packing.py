@@ -55,6 +55,7 @@ def batch(rows: Sequence[Sequence[Document]], pad: int) -> TrainingBatch:
         outputs=spread("outputs", False),
         pictures=torch.cat([document.pictures for document in every]),
         seeds=torch.cat([document.seeds for document in every]),
+        rivals=torch.cat([document.rivals for document in every]),
     )
 
 

@@ -4,7 +4,8 @@
                   {"role": "assistant", "content": "A cat."}]}
 
 What a record teaches follows from where its images are: with the user, understanding; with the assistant, generation; nowhere,
-text. Paths of images are relative to the file. {"text": "..."} is plain text.
+text. Paths of images are relative to the file. {"text": "..."} is plain text. A record of generation may have a "rival": a text
+much like its own that does not describe the image.
 """
 
 import json
@@ -93,7 +94,8 @@ class Records:
         if self.kind != "generation" or generator(sample.seed, SENTENCE).random() >= self.first_sentence:
             return sample
         (message,) = sample.messages
-        return replace(sample, messages=(replace(message, text=first_sentence(message.text)),))
+        cut = replace(message, text=first_sentence(message.text))
+        return replace(sample, messages=(cut,), rival=first_sentence(sample.rival))
 
 
 def first_sentence(text: str) -> str:
@@ -110,17 +112,19 @@ def to_sample(record: Any, folder: Path, seed: int) -> Sample:
         raise DataError('a record is {"messages": [{"role": ..., "content": ...}, ...]} or {"text": ...}')
     messages = [_message(message, folder) for message in record["messages"]]
     if any(message.images for message in messages if message.role == "assistant"):
-        return _painted(messages, seed)
+        return _painted(messages, record.get("rival", ""), seed)
     kind: Kind = "understanding" if any(message.images for message in messages) else "text"
     return Sample(kind, tuple(messages), seed)
 
 
-def _painted(messages: Sequence[Message], seed: int) -> Sample:
+def _painted(messages: Sequence[Message], rival: Any, seed: int) -> Sample:
     user, *rest = messages
     pictures = [message.images for message in rest]
     if user.role != "user" or user.images or [len(images) for images in pictures] != [1]:
         raise DataError("a record of generation is one text of the user and one image of the assistant")
-    return Sample("generation", (user,), seed, pictures[0][0])
+    if not isinstance(rival, str):
+        raise DataError(f"rival is {rival!r}; it must be a text that does not describe the image")
+    return Sample("generation", (user,), seed, pictures[0][0], rival)
 
 
 def _message(message: Any, folder: Path) -> Message:

@@ -22,12 +22,14 @@ class Sample:
     """One thing to learn: a conversation whose assistant turns are the answers, or a text and its picture.
 
     seed: every random choice about this sample (guidance dropout, crop, noise, time) is drawn from it and nothing else.
+    rival: a text much like the one message that does not describe the picture; learned from by contrast. "": none.
     """
 
     kind: Kind
     messages: tuple[Message, ...]
     seed: int
     picture: ImageSource | None = None  # generation only: what the one user message describes
+    rival: str = ""  # generation only
 
 
 class Source(Protocol):

@@ -214,10 +214,15 @@ def _two(rng: np.random.Generator, among: int) -> tuple[int, int]:
 
 def whole(kinds: Iterable[tuple[str, str]]) -> Composition:
     """The composition that says all of some objects (colour, shape), like ones counted together, in the order they come."""
-    counts: dict[tuple[str, str], int] = {}
-    for kind in kinds:
-        counts[kind] = counts.get(kind, 0) + 1
-    return Composition(tuple(Mention(shape, colour, count) for (colour, shape), count in counts.items()))
+    return together(Mention(shape, colour) for colour, shape in kinds)
+
+
+def together(mentions: Iterable[Mention]) -> Composition:
+    """The composition of some mentions, like ones counted together and those of nothing left out, in the order they come."""
+    counts: dict[tuple[str, str | None], int] = {}
+    for mention in mentions:
+        counts[mention.shape, mention.colour] = counts.get((mention.shape, mention.colour), 0) + mention.count
+    return Composition(tuple(Mention(*kind, count) for kind, count in counts.items() if count))
 
 
 def contents(objects: Iterable[Object]) -> Composition:

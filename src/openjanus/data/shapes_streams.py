@@ -4,6 +4,7 @@ Training reads the streams below; evaluation has streams of its own (names begin
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,8 @@ from openjanus.data.shapes_compositions import (
     sample_scene,
 )
 from openjanus.data.shapes_questions import KINDS, Turn, converse
-from openjanus.data.shapes_talk import chat, story, told
+from openjanus.data.shapes_rivals import rival
+from openjanus.data.shapes_talk import chat, letters, story, told
 from openjanus.data.shapes_text import caption, describe
 from openjanus.types import Message
 
@@ -31,6 +33,8 @@ _STREAMS = {
     "chat": 5,
     "story": 6,
     "told": 7,
+    "letters": 8,
+    "rival": 9,
     "held out prompts": 101,
     "held out questions": 102,
 }
@@ -43,11 +47,12 @@ def stream(name: str, seed: int, k: int) -> np.random.Generator:
 
 @dataclass(frozen=True, slots=True)
 class Painting:
-    """A scene and a text that asks for it."""
+    """A scene and a text that asks for it; rival: a text that asks for something else, "" if there is none."""
 
     scene: Scene
     composition: Composition
     text: str
+    rival: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,11 @@ def painting(seed: int, k: int, tasks: Mapping[str, float] = TRAINING_TASKS, lon
             if (text := describe(rng, made)) is not None:
                 return Painting(made, contents(made.objects), text)
     composition = compose_for_training(rng, tasks)
-    return Painting(sample_scene(rng, composition), composition, caption(rng, composition))
+    made = sample_scene(rng, composition)
+    # In the same words, as near as can be.
+    words = deepcopy(rng)
+    other = caption(words, rival(stream("rival", seed, k), composition))
+    return Painting(made, composition, caption(rng, composition), other)
 
 
 def reading(seed: int, k: int, turns: int = 1, kinds: Sequence[str] = (*KINDS, "description")) -> Reading:
@@ -111,17 +120,23 @@ def plain_text(seed: int, k: int) -> str:
 
 @dataclass(frozen=True)
 class PaintingSource:
-    """Texts and pictures of size x size. categories: single objects by their bare names (the papers' ImageNet phase)."""
+    """Texts and pictures of size x size.
+
+    categories: single objects by their bare names (the papers' ImageNet phase). rivals: with texts that do not
+    describe the pictures, to learn from by contrast.
+    """
 
     seed: int = 0
     size: int = CANVAS
     tasks: Mapping[str, float] = field(default_factory=TRAINING_TASKS.copy)
     long: float = 0.1
     categories: bool = False
+    rivals: bool = False
 
     def __getitem__(self, k: int) -> Sample:
         made = category(self.seed, k) if self.categories else painting(self.seed, k, self.tasks, self.long)
-        return Sample("generation", (Message("user", made.text),), _sample_seed(self.seed, k), draw(made.scene, self.size))
+        picture, other = draw(made.scene, self.size), made.rival if self.rivals else ""
+        return Sample("generation", (Message("user", made.text),), _sample_seed(self.seed, k), picture, other)
 
 
 @dataclass(frozen=True)
@@ -171,6 +186,18 @@ class ToldSource:
 
     def __getitem__(self, k: int) -> Sample:
         turns = told(stream("told", self.seed, k), self.turns)
+        return Sample("text", _messages(turns), _sample_seed(self.seed, k))
+
+
+@dataclass(frozen=True)
+class LetterSource:
+    """Which letter stands before a word, `turns` times in a row."""
+
+    seed: int = 0
+    turns: int = 4
+
+    def __getitem__(self, k: int) -> Sample:
+        turns = letters(stream("letters", self.seed, k), self.turns)
         return Sample("text", _messages(turns), _sample_seed(self.seed, k))
 
 

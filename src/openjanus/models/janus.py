@@ -28,6 +28,20 @@ def build_generation(config: GenerationConfig, language: LanguageConfig) -> Toke
     return FlowGeneration(config, language)
 
 
+def contrast(errors: Tensor, nats: float, seeds: Tensor, rivals: Tensor) -> tuple[Tensor, int]:
+    """Sum, in units of the errors, and number of -log P(text | picture), where the text is the picture's own or its rival's.
+
+    errors: of M pictures [M], each worth `nats` of -log P(picture | text). Those in rivals (bool [M]) stand a second time, behind
+    a text that does not describe them, with the seed (seeds: int64 [M]) of the first time. Bayes' rule turns one probability into
+    the other. What a picture costs behind either text is nearly the same, so the difference is learned with far less noise than
+    the cost itself, and is least where that is least: where the model is right. Condition contrastive alignment (Chen et al.
+    2024, arXiv 2410.09347) compares in this way against a reference model.
+    """
+    first = {seed: place for place, (seed, rival) in enumerate(zip(seeds.tolist(), rivals.tolist(), strict=True)) if not rival}
+    own = [first[seed] for seed in seeds[rivals].tolist()]
+    return F.softplus((errors[own] - errors[rivals]) * nats).sum() / nats, len(own)
+
+
 class JanusModel(nn.Module):
     """A whole Janus, Janus-Pro or JanusFlow. Build it under `torch.device("meta")` to learn its shapes without memory."""
 
@@ -48,9 +62,13 @@ class JanusModel(nn.Module):
         """What the language model computes in."""
         return self.language.model.norm.weight.dtype
 
-    def losses(self, batch: TrainingBatch, alignment: Alignment | None = None) -> dict[str, tuple[Tensor, int]]:
+    def losses(
+        self, batch: TrainingBatch, alignment: Alignment | None = None, earlier: float = 0.0
+    ) -> dict[str, tuple[Tensor, int]]:
         """Sum and number of the losses of a packed batch: "text" over labelled tokens, "image" as the generation pathway counts
-        (codes, or latent elements), "alignment" over picture positions where one is given.
+        (codes, or latent elements), "contrast" over rivals, "alignment" over picture positions where one is given.
+
+        earlier: by how much a flow's times lie nearer to noise, as a logit.
 
         Every part runs, on nothing if need be, so that sharded processes always meet; what a batch does not hold counts 0.
         """
@@ -58,7 +76,7 @@ class JanusModel(nn.Module):
         words = self.language.embed(batch.ids.masked_fill(batch.slots, 0))
         images = self.read(int(batch.slots.sum()), batch.pixels)
         embeddings = words.masked_scatter(batch.slots[..., None], images.to(words.dtype))
-        lesson = self.generation.teach(batch.pictures, batch.seeds)
+        lesson = self.generation.teach(batch.pictures, batch.seeds, earlier)
         embeddings = embeddings.masked_scatter(batch.inputs[..., None], lesson.inputs.to(embeddings.dtype))
         documents = Documents.found(batch.documents, batch.ids.shape)
         run = partial(self.language.run_documents, documents=documents, masks=self._masks(batch, documents))
@@ -72,10 +90,16 @@ class JanusModel(nn.Module):
         def of_pictures(x: Tensor) -> Tensor:
             return x[batch.outputs].unflatten(0, (len(batch.pictures), self.config.generation.positions))
 
-        losses = {"text": (text, int(learned.sum())), **lesson.losses(of_pictures(hidden))}
+        errors, own = lesson.errors(of_pictures(hidden)), ~batch.rivals
+        losses = {
+            "text": (text, int(learned.sum())),
+            "image": (errors[own].sum(), int(own.sum()) * self.config.generation.elements),
+            "contrast": contrast(errors, lesson.nats, batch.seeds, batch.rivals),
+        }
         if alignment is not None:
-            features = clean_features(self.understanding.encoder, batch.pictures, self.config.understanding.encoder.image_size)
-            losses["alignment"] = alignment.loss(of_pictures(tapped)[:, -features.shape[1] :], features)
+            size = self.config.understanding.encoder.image_size
+            features = clean_features(self.understanding.encoder, batch.pictures[own], size)
+            losses["alignment"] = alignment.loss(of_pictures(tapped)[own, -features.shape[1] :], features)
         return losses
 
     def _masks(self, batch: TrainingBatch, documents: Documents) -> list[Tensor | None]:

@@ -45,10 +45,11 @@ class TokenGeneration(nn.Module):
         """Pixels [B, 3, H, W], about -1 to 1, of codes [B, N] on the model's own grid."""
         return self.tokenizer.decode_codes(codes.unflatten(1, self.config.grid))
 
-    def teach(self, pictures: Tensor, seeds: Tensor) -> "CodeLesson":
+    def teach(self, pictures: Tensor, seeds: Tensor, earlier: float = 0.0) -> "CodeLesson":
         """What a teacher shows for pictures [M, 3, H, W]: their codes, each as the input behind which the next is predicted.
 
-        No gradient reaches the tokenizer, which is frozen in every stage (Janus, section 3.3). seeds play no part.
+        No gradient reaches the tokenizer, which is frozen in every stage (Janus, section 3.3). Neither seeds nor
+        times play a part.
         """
         with torch.no_grad():
             codes = self.tokenizer.encode(pictures).codes.flatten(1)
@@ -70,12 +71,14 @@ class CodeLesson:
     codes: Tensor
     inputs: Tensor
 
-    def losses(self, hidden: Tensor) -> dict[str, tuple[Tensor, int]]:
-        """Cross-entropy of every code: its sum and number, from hidden states [M, N, D] of <begin_of_image> and all codes but
+    nats = 1.0  # that an error of 1 is worth
+
+    def errors(self, hidden: Tensor) -> Tensor:
+        """Cross-entropy [M] of each picture's codes together, from hidden states [M, N, D] of <begin_of_image> and all codes but
         the last (Janus, section 3.3)."""
         logits = self.generation.logits(hidden).float()
-        loss = F.cross_entropy(logits.flatten(0, 1), self.codes.flatten(), reduction="sum")
-        return {"image": (loss, self.codes.numel())}
+        of_codes = F.cross_entropy(logits.flatten(0, 1), self.codes.flatten(), reduction="none")
+        return of_codes.unflatten(0, self.codes.shape).sum(1)
 
 
 class CodeDecoding:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import JanusConfig
-from openjanus.data.documents import Writer
+from openjanus.data.documents import Writer, write_all
 from openjanus.data.packing import batch, pack
 from openjanus.data.samples import Kind, Mixture, Sample, Source
 from openjanus.janus import Janus
@@ -51,6 +51,13 @@ class UnifiedSettings:
     supervise_prompts: tuple[str, ...] = ()
     """Stages in which questions are learned as well as answers. Papers: loss "on the text sequence" in stages 1 and 2 of Janus,
     on the response alone in JanusFlow; whether that means prompts too is not said, so the default is answers alone."""
+    contrast_weight: float = 1.0
+    """Weight of telling a picture's text from its rival, where samples have one, beside the picture itself. No paper of Janus has
+    this loss; what it is for stands in docs/training.md."""
+    time_earlier: float = 0.0
+    """By how much the times of a flow lie nearer to noise: their logit is normal around -time_earlier (JanusFlow, section 3.3,
+    gives no mean, and SD3's is 0). What a picture holds is decided while its objects can just be made out. The larger they are,
+    the more noise that takes."""
     text_weight: float = 1.0
     """Weight of each position of text beside a position of an image. Papers: none, so 1. Answers of a word or two beside many
     codes are a small part of a step's loss; a larger weight lets a small model learn to read sooner."""
@@ -75,9 +82,9 @@ class UnifiedModel(JanusModel):
         super().__init__(config)
         self.alignment = alignment
 
-    def learn(self, content: TrainingBatch) -> dict[str, tuple[Tensor, int]]:
+    def learn(self, content: TrainingBatch, earlier: float) -> dict[str, tuple[Tensor, int]]:
         """The losses of a batch, with alignment if there is an MLP for it."""
-        return self.losses(content, self.alignment)
+        return self.losses(content, self.alignment, earlier)
 
 
 class UnifiedTask(Task[TrainingBatch]):
@@ -129,19 +136,25 @@ class UnifiedTask(Task[TrainingBatch]):
             supervise_prompts=stage.name in self.settings.supervise_prompts,
             random_crop=self.settings.random_crop,
         )
-        rows = pack([writer.document(sample) for sample in samples], self.settings.context)
+        rows = pack(write_all(writer, samples), self.settings.context)
         content = batch(rows, self.processor.tokenizer.pad)
-        text, pictures = int((content.labels != IGNORE).sum()), len(content.pictures)
+        text, rivals = int((content.labels != IGNORE).sum()), int(content.rivals.sum())
+        pictures = len(content.pictures) - rivals
         image = pictures * self.config.generation.elements
         aligned = pictures * self.config.understanding.encoder.patches
-        counts = {"text": text, "image": image, "positions": text + image, "alignment": aligned}
+        counts = {"text": text, "image": image, "positions": text + image, "contrast": rivals, "alignment": aligned}
         return Batch(content, counts, tokens=content.ids.numel())
 
     def losses(self, content: TrainingBatch) -> Mapping[str, Loss]:
-        weights = {"text": self.settings.text_weight}
-        losses = {name: Loss(total, weights.get(name, 1.0), self.over) for name, (total, _) in self.module.learn(content).items()}
-        if "alignment" in losses:
-            losses["alignment"] = Loss(losses["alignment"].sum, self.settings.alignment_weight)
+        settings = self.settings
+        sums = {name: total for name, (total, _) in self.module.learn(content, settings.time_earlier).items()}
+        losses = {
+            "text": Loss(sums["text"], settings.text_weight, self.over),
+            "image": Loss(sums["image"], 1.0, self.over),
+            "contrast": Loss(sums["contrast"], settings.contrast_weight, self.over or "image"),
+        }
+        if "alignment" in sums:
+            losses["alignment"] = Loss(sums["alignment"], settings.alignment_weight)
         return losses
 
     def preview(self, folder: Path | None, step: int) -> None:
