@@ -34,6 +34,8 @@ demo: $(VENV)/.core-installed
 	@$(BIN)/openjanus understand "How many circles are there?" --image examples/images/shapes.png --max-tokens 32 2>&1
 	@echo; echo '$$ openjanus generate "a red circle left of a blue star" --seed 0 -o out/'
 	@picture=$$($(BIN)/openjanus generate "a red circle left of a blue star" --seed 0 -o out/) && echo "The picture is here: $$picture"
+	@echo; echo '$$ openjanus generate "a red circle left of a blue star" --model janusflow-tiny --seed 0 -o out/'
+	@picture=$$($(BIN)/openjanus generate "a red circle left of a blue star" --model janusflow-tiny --seed 0 -o out/) && echo "The picture is here: $$picture"
 
 # Two workers, one thread each: tests are many and small.
 test: $(VENV)/.dev-installed

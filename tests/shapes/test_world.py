@@ -36,9 +36,9 @@ from openjanus.data.shapes_compositions import (
     held_out_compositions,
     sample_scene,
 )
+from openjanus.data.shapes_lookups import lookups
 from openjanus.data.shapes_questions import KINDS, ask, held_out
 from openjanus.data.shapes_rivals import rival
-from openjanus.data.shapes_talk import letters
 from openjanus.data.shapes_text import PLAIN_WORDINGS, caption, phrase
 from openjanus.types import Message
 
@@ -545,16 +545,36 @@ def test_told_scenes_are_asked_only_what_was_told():
                 assert turn.answer == ("zero", "one", "two", "three", "four")[told.count(",") + told.count(" and ") + 1]
 
 
-def test_letters_stand_before_the_words_that_are_asked_for():
-    seen = set()
-    for k in range(60):
-        for turn in letters(streams.stream("letters", 3, k), 2):
-            question, *options = turn.question.splitlines()[:5]
-            word = question.removeprefix("Which letter stands before ").removesuffix("?")
-            assert f"{turn.answer}. {word}" in options and len(set(options)) == 4
-            seen.add(turn.answer)
-    assert seen == set("ABCD")
-    assert len(streams.LetterSource(1, turns=3)[7].messages) == 6
+def test_lookups_are_answered_by_what_stands_beside_the_words():
+    letters, forms = Counter[str](), Counter[str]()
+    for k in range(150):
+        for turn in lookups(streams.stream("lookups", 3, k), 2):
+            options = dict(re.findall(r"^([A-D])\. (\w+)$", turn.question, re.MULTILINE))
+            things = [one.split()[-2:] for one in re.split(", | and ", turn.question.split(". Name")[0])]
+            asked = re.split(", | and ", turn.question.rsplit(" of ")[-1].rsplit("before ")[-1].rsplit("behind ")[-1].strip("?."))
+            answer = turn.answer.split(", ")
+            if "Which letter stands" in turn.question:
+                word = turn.question.split("?")[0].split()[-1]
+                assert options[turn.answer] == word and len(set(options.values())) == 4
+                letters[turn.answer] += 1
+                forms["letter"] += 1
+            elif "Which letters" in turn.question:
+                assert [options[letter] for letter in answer] == asked
+                forms["letters"] += 1
+            elif "behind" in turn.question:
+                assert answer == [options[letter] for letter in asked]
+                forms["words"] += 1
+            elif "colors" in turn.question:
+                colours = {shape: colour for colour, shape in things}
+                assert answer == [colours[one.removeprefix("the ")] for one in asked]
+                forms["colors"] += 1
+            else:
+                shapes = dict(things)
+                assert answer == [shapes[one.removeprefix("the ").removesuffix(" one")] for one in asked]
+                forms["shapes"] += 1
+            assert not WITHHELD.intersection(map(tuple, things))
+    assert set(letters) == set("ABCD") and len(forms) == 5 and min(forms.values()) > 10
+    assert len(streams.LookupSource(1, turns=3)[7].messages) == 6
 
 
 # -- rivals ------------------------------------------------------------------------------
@@ -599,7 +619,7 @@ def test_rivals_are_given_to_those_who_ask_for_them():
 
 PRINTS = """
 from openjanus.data.shapes_streams import ReadingSource, ToldSource, painting, plain_text, stream, talk
-from openjanus.data.shapes_talk import letters, told
+from openjanus.data.shapes_talk import told
 for k in range(150):
     print(painting(0, k), plain_text(0, k), talk(0, k), told(stream("told", 0, k), 3), ReadingSource(turns=4)[k].messages[1:])
 """

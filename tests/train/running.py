@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,15 @@ def start(folder: Path, assignments: Sequence[str], processes: int = 1, recipe: 
     command += [str(HERE / "start.py"), str(recipe), *assignments, "-o", str(folder), "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1] / "src")}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: "subprocess.Popen[str]", folder: Path, lines: int) -> None:
+    """Until a run in a process of its own has written so many lines."""
+    path = folder / "metrics.jsonl"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        if path.exists() and path.read_text(encoding="utf-8").count("\n") >= lines:
+            return
+        time.sleep(0.005)
+    process.kill()
+    raise AssertionError(f"{path} did not reach {lines} lines: {process.communicate()[1]}")

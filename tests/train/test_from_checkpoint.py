@@ -2,8 +2,10 @@
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ from PIL import Image
 
 import tiny
 from openjanus.checkpoints.save import save_checkpoint
+from openjanus.data.order import shuffled
 from openjanus.errors import CheckpointError, ConfigError, DataError
 from openjanus.janus import load
 from openjanus.train.overrides import override
 from openjanus.train.recipe import Recipe
 from openjanus.train.recipe_files import load_recipe
+from openjanus.train.state import read_place, states
 
 from .running import curve, run
 
@@ -129,4 +133,73 @@ def test_a_broken_record_stops_the_run_and_keeps_what_was_saved(tmp_path: Path, 
     recipe = shrunk("janus_1b", checkpoint("janus", tmp_path / "init"), data, "stages.names.steps=4", "save_every=1")
     with pytest.raises(DataError, match=r"text\.jsonl, record 2: .*; mend it or take it out"):
         run(tmp_path / "run", recipe=recipe)
-    assert (tmp_path / "run" / "state").is_dir()
+    assert kept(tmp_path / "run") == len(curve(tmp_path / "run")) >= 1
+
+
+def kept(folder: Path) -> int:
+    """The step of the newest state that is whole."""
+    return read_place(states(folder / "state")[0]).step
+
+
+def spoil(path: Path, record: Callable[[dict[str, Any]], None]) -> int:
+    """Change the record that the second step comes to last; its number."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    # Ten records, of which a step of the first stage takes five.
+    place = shuffled(9, 10, (0, 0))
+    values = json.loads(lines[place])
+    record(values)
+    lines[place] = json.dumps(values)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return place + 1
+
+
+@pytest.mark.parametrize(("fault", "words"), [("missing", "there is no image at"), ("cut off", "is truncated or damaged")])
+@pytest.mark.parametrize("kind", ["understanding", "categories"])
+def test_a_picture_that_cannot_be_read_is_named_with_its_record(
+    tmp_path: Path, data: dict[str, str], kind: str, fault: str, words: str
+):
+    picture, speaker = tmp_path / "bad.png", 0 if kind == "understanding" else 1
+    if fault == "cut off":
+        picture.write_bytes((tmp_path / "0.png").read_bytes()[:200])
+
+    def point_at_it(record: dict[str, Any]) -> None:
+        record["messages"][speaker]["content"][0]["image"] = "bad.png"
+
+    number = spoil(Path(data[f"settings.data.{kind}"]), point_at_it)
+    recipe = shrunk("janus_1b", checkpoint("janus", tmp_path / "init"), data, "stages.adapt.steps=3", "save_every=1")
+    with pytest.raises(DataError, match=rf"{kind}\.jsonl, record {number}: .*{words}") as told:
+        run(tmp_path / "run", recipe=recipe)
+    assert "bad.png" in str(told.value) and str(told.value).endswith("; mend it or take it out")
+    assert kept(tmp_path / "run") == 1
+    (tmp_path / "bad.png").write_bytes((tmp_path / "0.png").read_bytes())
+    assert run(tmp_path / "run", recipe=recipe).final is not None
+
+
+def test_a_sample_that_fits_no_row_is_named_and_the_run_goes_on_when_it_is_shorter(tmp_path: Path, data: dict[str, str]):
+    path = Path(data["settings.data.understanding"])
+    whole = path.read_text(encoding="utf-8")
+    number = spoil(path, lambda record: record["messages"][1].update(content="Noise. " * 300))
+    recipe = shrunk("janus_1b", checkpoint("janus", tmp_path / "init"), data, "stages.adapt.steps=3", "save_every=1")
+    told = rf"understanding\.jsonl, record {number}: it has \d+ tokens, and a row holds settings\.context=256; shorten it or"
+    with pytest.raises(DataError, match=told):
+        run(tmp_path / "run", recipe=recipe)
+    assert kept(tmp_path / "run") == 1
+    path.write_text(whole, encoding="utf-8")
+    assert run(tmp_path / "run", recipe=recipe).final is not None
+
+
+@pytest.mark.parametrize("key", ["supervise_prompts", "category_stages"])
+def test_a_stage_that_is_none_is_refused_before_anything_is_built(tmp_path: Path, data: dict[str, str], key: str):
+    def asking(names: str, init: str = "nowhere") -> Recipe:
+        return shrunk("janus_1b", init, data, f"settings.{key}={names}")
+
+    recipe = asking("names,adpat")
+    with pytest.raises(
+        ConfigError, match=rf"settings\.{key} names 'adpat', which is no stage of the recipe janus_1b; did you mean adapt\?"
+    ):
+        recipe.task(recipe)
+    recipe = asking("zzz")
+    with pytest.raises(ConfigError, match="there are adapt, names, pretrain, tune"):
+        run(tmp_path / "run", recipe=recipe)
+    # A slip of the first try does not cost the folder.
+    assert run(tmp_path / "run", recipe=asking("adapt", checkpoint("janus", tmp_path / "init"))).final is not None

@@ -16,6 +16,7 @@ from openjanus.train.task import Batch, Loss, Phase
 
 from .game import GAME, Game
 from .running import ALONE, toy
+from .toy import RECIPE, Lesson, Toy
 
 
 def learner_of(recipe: Recipe, stage: int = 0) -> Learner:
@@ -167,6 +168,23 @@ def test_a_loss_that_is_no_number_moves_nothing_and_says_which():
     before = copied(learner)
     with pytest.raises(TrainingError, match=r"the loss number is nan; .*stages.adapt.rate \(now 0.01\)"):
         take(learner, 1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in learner.task.module.state_dict().items())
+
+
+class Steep(Toy):
+    """A loss of 0 where its slope is infinite."""
+
+    def losses(self, content: Lesson) -> dict[str, Loss]:
+        number, sign = self.module.answers(content.inputs)
+        return {"number": Loss((number - number.detach()).sqrt().sum()), "sign": Loss(sign.sum())}
+
+
+@pytest.mark.parametrize("clip", [1.0, 0.0])
+def test_a_gradient_that_is_no_number_moves_nothing_though_the_loss_is_one(clip: float):
+    learner = learner_of(replace(RECIPE, task=Steep, stages=(replace(RECIPE.stages[0], clip=clip),)))
+    before = copied(learner)
+    with pytest.raises(TrainingError, match=r"the gradient's norm is (nan|inf); the step was not taken.*stages\.adapt\.rate"):
+        take(learner)
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.task.module.state_dict().items())
 
 

@@ -3,7 +3,6 @@
 import random
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -11,20 +10,9 @@ import torch
 
 from openjanus.train.state import states
 
-from .running import curve, run, start, weights
+from .running import curve, run, start, wait_for, weights
 
 CHANCE = "settings.dropout=0.2"
-
-
-def _wait_for(folder: Path, lines: int) -> None:
-    """Until a run has written so many lines."""
-    end = time.monotonic() + 60
-    path = folder / "metrics.jsonl"
-    while time.monotonic() < end:
-        if path.exists() and path.read_text().count("\n") >= lines:
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"{path} did not reach {lines} lines")
 
 
 @pytest.mark.multiproc
@@ -32,7 +20,7 @@ def _wait_for(folder: Path, lines: int) -> None:
 def test_a_run_killed_at_a_random_step_goes_on_to_the_same_curve(tmp_path: Path):
     folder, delay = tmp_path / "run", "settings.delay=0.03"
     process = start(folder, [CHANCE, delay])
-    _wait_for(folder, random.Random().randrange(5, 19))
+    wait_for(process, folder, random.Random().randrange(5, 19))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     cut = len(curve(folder))
@@ -47,7 +35,7 @@ def test_a_run_killed_at_a_random_step_goes_on_to_the_same_curve(tmp_path: Path)
 def test_ctrl_c_ends_a_program_with_a_state_and_the_code_of_a_signal(tmp_path: Path):
     folder = tmp_path / "run"
     process = start(folder, ["settings.delay=0.03"])
-    _wait_for(folder, 5)
+    wait_for(process, folder, 5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -160,6 +160,14 @@ def test_a_folder_of_another_run_is_left_alone(tmp_path: Path, straight: Path):
         run(tmp_path / "notes.txt")
 
 
+def test_settings_may_be_mended_as_long_as_no_state_was_saved(tmp_path: Path):
+    with pytest.raises(TrainingError, match=r"step 3: the loss number is nan.*No state was saved yet"):
+        run(tmp_path / "run", "settings.poison_at=2")
+    notes = Notes()
+    assert run(tmp_path / "run", notes=notes).step == 20
+    assert notes.notes == ["changed since this run was last here: settings.poison_at 2 -> None"]
+
+
 def test_a_state_of_a_stage_that_the_recipe_has_lost_is_refused(tmp_path: Path, straight: Path):
     shutil.copytree(straight, tmp_path / "run")
     recipe = toy(CHANCE)

@@ -14,6 +14,6 @@ VARIANT = os.environ.get("UNIFIED_VARIANT", "janus")
 STAGES = {stage.name: stage for stage in (PAPERS.JANUSFLOW if VARIANT == "janusflow" else PAPERS.JANUS)}
 # Three samples at a time: micro-batches that lack a kind, and a last one that is smaller than the others.
 RECIPE = replace(
-    unified(VARIANT, [small(STAGES["adapt"], steps=3, micro_batch=3), small(STAGES["tune"], steps=5, micro_batch=3)]),
+    unified(VARIANT, [small(STAGES["adapt"], steps=5, micro_batch=3), small(STAGES["tune"], steps=6, micro_batch=3)]),
     save_every=2,
 )

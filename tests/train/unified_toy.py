@@ -2,8 +2,9 @@
 
 import copy
 import importlib.util
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import tiny
 from openjanus.data.samples import Sample
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
+from openjanus.train.task import Batch
 from openjanus.train.unified import Start, UnifiedSettings, UnifiedTask
-from openjanus.types import Message
+from openjanus.types import Message, TrainingBatch
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -50,13 +52,34 @@ class Questions:
 
 
 class Pictures:
+    """Pictures and their texts; with rivals, each with a text that is not its own."""
+
+    def __init__(self, rivals: bool) -> None:
+        self._rivals = rivals
+
     def __getitem__(self, k: int) -> Sample:
         picture = np.random.default_rng(k).integers(0, 255, (24, 24, 3), dtype=np.uint8)
-        return Sample("generation", (Message("user", f"noise number {k}"),), k, picture)
+        rival = f"noise number {k + 1}" if self._rivals else ""
+        return Sample("generation", (Message("user", f"noise number {k}"),), k, picture, rival)
 
 
-def recipe(variant: str, stages: Sequence[Stage]) -> Recipe:
-    """The stages on a small random model, with four samples a step (and one of every kind the stage mixes)."""
+@dataclass(frozen=True)
+class Settings(UnifiedSettings):
+    """delay: seconds a step takes beside its work, so that there is time to stop a run."""
+
+    delay: float = 0.0
+
+
+class Unified(UnifiedTask):
+    settings: Settings
+
+    def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[TrainingBatch]]:
+        time.sleep(self.settings.delay)
+        return super().batches(stage, step, rank, world)
+
+
+def recipe(variant: str, stages: Sequence[Stage], rivals: bool = False) -> Recipe:
+    """The stages on a small random model, with samples of every kind they mix."""
 
     def start() -> Start:
         model = copy.deepcopy(tiny.tiny_model(variant)).requires_grad_(True)
@@ -66,8 +89,8 @@ def recipe(variant: str, stages: Sequence[Stage]) -> Recipe:
             config = replace(config, generation=replace(config.generation, latent_size=(8, 8)))
             torch.manual_seed(0)
             model = type(model)(config)
-        sources: Any = {"text": Talk(), "understanding": Questions(), "generation": Pictures()}
+        sources: Any = {"text": Talk(), "understanding": Questions(), "generation": Pictures(rivals)}
         return Start(model, tiny.tiny_processor(variant), sources)
 
-    settings = UnifiedSettings(context=256, alignment=variant == "janusflow", alignment_block=1, alignment_width=16)
-    return Recipe("toy", lambda recipe: UnifiedTask(recipe, recipe.settings, start), tuple(stages), settings)
+    settings = Settings(context=256, alignment=variant == "janusflow", alignment_block=1, alignment_width=16)
+    return Recipe("toy", lambda recipe: Unified(recipe, recipe.settings, start), tuple(stages), settings)

@@ -106,6 +106,18 @@ def test_each_pass_takes_every_record_once_in_an_order_of_its_own(tmp_path: Path
     assert [source.record(i).messages[0].text for i in (0, 6, 7, 10)] == ["a0", "a6", "b0", "b3"]
 
 
+def test_a_sample_knows_its_record(tmp_path: Path):
+    first = write(tmp_path / "a.jsonl", *({"text": f"a{i}"} for i in range(7)))
+    second = write(tmp_path / "b.jsonl", conversation("Hello", "Hi."), {"text": "b1"})
+    source = Records("text", [first, second])
+    assert [source.record(i).origin for i in (0, 6, 7, 8)] == [
+        f"{first}, record 1",
+        f"{first}, record 7",
+        f"{second}, record 1",
+        f"{second}, record 2",
+    ]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 257])
 def test_a_shuffle_is_a_permutation_and_differs_by_seed(size: int):
     orders = [[shuffled(place, size, (seed,)) for place in range(size)] for seed in range(3)]

@@ -82,13 +82,14 @@ class Records:
         file = int(np.searchsorted(self._ends, number, side="right"))
         lines = self._files[file]
         within = number - (int(self._ends[file - 1]) if file else 0)
+        origin = f"{lines.path}, record {within + 1}"
         try:
             sample = to_sample(json.loads(lines.read(within)), lines.path.parent, seed)
             if sample.kind != self.kind:
                 raise DataError(f"it is a record of {sample.kind}, and this is the data for {self.kind}")
         except (DataError, ValueError) as error:
-            raise DataError(f"{lines.path}, record {within + 1}: {error}; mend it or take it out") from error
-        return self._cut(sample)
+            raise unusable(origin, error) from error
+        return self._cut(replace(sample, origin=origin))
 
     def _cut(self, sample: Sample) -> Sample:
         if self.kind != "generation" or generator(sample.seed, SENTENCE).random() >= self.first_sentence:
@@ -96,6 +97,11 @@ class Records:
         (message,) = sample.messages
         cut = replace(message, text=first_sentence(message.text))
         return replace(sample, messages=(cut,), rival=first_sentence(sample.rival))
+
+
+def unusable(origin: str, error: Exception) -> DataError:
+    """What is said of a record that nothing can be learned from."""
+    return DataError(f"{origin}: {error}; mend it or take it out")
 
 
 def first_sentence(text: str) -> str:

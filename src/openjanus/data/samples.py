@@ -23,6 +23,7 @@ class Sample:
 
     seed: every random choice about this sample (guidance dropout, crop, noise, time) is drawn from it and nothing else.
     rival: a text much like the one message that does not describe the picture; learned from by contrast. "": none.
+    origin: where it was found ("faces.jsonl, record 7"), for errors that show only when its pictures are opened.
     """
 
     kind: Kind
@@ -30,6 +31,7 @@ class Sample:
     seed: int
     picture: ImageSource | None = None  # generation only: what the one user message describes
     rival: str = ""  # generation only
+    origin: str = ""
 
 
 class Source(Protocol):

@@ -16,6 +16,7 @@ from openjanus.data.shapes_text import describe, inventory
 
 HELD_OUT_ONE_IN = 10
 LETTERS = "ABCD"
+BY_LETTER = "Answer with the option's letter from the given choices directly."
 KINDS = (*ASKERS, "choice")
 _DESCRIBE = (
     "Describe the picture.",
@@ -49,13 +50,12 @@ def _choice(rng: np.random.Generator, view: View) -> Question | None:
         others = [o for o in others if all(view.may_say(*((o, s) if kind == "color" else (c, o))) for c, s in asked)]
     options = [answer, *(others[i] for i in rng.permutation(len(others))[:3])]
     options = [options[i] for i in rng.permutation(len(options))]
-    return f"{question}\n{lettered(options)}", LETTERS[options.index(answer)]
+    return f"{question}\n{lettered(options)}\n{BY_LETTER}", LETTERS[options.index(answer)]
 
 
 def lettered(options: Sequence[str]) -> str:
-    """The options of a choice with their letters, and how to answer."""
-    lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
-    return "\n".join([*lines, "Answer with the option's letter from the given choices directly."])
+    """The options of a choice behind their letters, each in a line."""
+    return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
 
 
 def ask(rng: np.random.Generator, scene: Scene, kind: str, withheld: bool = False) -> Turn | None:

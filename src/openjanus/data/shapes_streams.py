@@ -18,9 +18,10 @@ from openjanus.data.shapes_compositions import (
     contents,
     sample_scene,
 )
+from openjanus.data.shapes_lookups import lookups
 from openjanus.data.shapes_questions import KINDS, Turn, converse
 from openjanus.data.shapes_rivals import rival
-from openjanus.data.shapes_talk import chat, letters, story, told
+from openjanus.data.shapes_talk import chat, story, told
 from openjanus.data.shapes_text import caption, describe
 from openjanus.types import Message
 
@@ -33,7 +34,7 @@ _STREAMS = {
     "chat": 5,
     "story": 6,
     "told": 7,
-    "letters": 8,
+    "lookups": 8,
     "rival": 9,
     "held out prompts": 101,
     "held out questions": 102,
@@ -190,14 +191,14 @@ class ToldSource:
 
 
 @dataclass(frozen=True)
-class LetterSource:
-    """Which letter stands before a word, `turns` times in a row."""
+class LookupSource:
+    """Words asked for by what stands beside them, in `turns` lists."""
 
     seed: int = 0
-    turns: int = 4
+    turns: int = 3
 
     def __getitem__(self, k: int) -> Sample:
-        turns = letters(stream("letters", self.seed, k), self.turns)
+        turns = lookups(stream("lookups", self.seed, k), self.turns)
         return Sample("text", _messages(turns), _sample_seed(self.seed, k))
 
 

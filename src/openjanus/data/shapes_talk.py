@@ -10,7 +10,7 @@ import numpy as np
 
 from openjanus.data.shapes import COLOURS, OPPOSITE, RELATIONS, SHAPES, WITHHELD, Relation
 from openjanus.data.shapes_compositions import NUMBERS, Mention, compose_for_training, plural, sample_scene
-from openjanus.data.shapes_questions import LETTERS, Turn, ask, converse, lettered
+from openjanus.data.shapes_questions import Turn, ask, converse
 from openjanus.data.shapes_text import describe, inventory, listing, phrase, sentence
 
 _SMALL_TALK = (
@@ -147,22 +147,6 @@ _UNTOLD = (
 )
 # A choice is another question and a second look at its options, so it is asked more often.
 _ASKED = ("color", "shape", "count", "presence", "attribute", "comparison", "choice", "choice", "choice")
-
-
-def letters(rng: np.random.Generator, turns: int) -> list[Turn]:
-    """Which letter stands before a word, `turns` times: the last step of every choice.
-
-    Drilled alone it is learned in minutes; as a part of whole questions, where a wrong word spoils it, a small model had not
-    found it after 36,000 conversations.
-    """
-    return [_letter(rng) for _ in range(turns)]
-
-
-def _letter(rng: np.random.Generator) -> Turn:
-    words: Sequence[str] = (COLOURS, SHAPES, NUMBERS)[rng.integers(3)]
-    options = [words[i] for i in rng.permutation(len(words))[: len(LETTERS)]]
-    right = int(rng.integers(len(options)))
-    return Turn("letter", f"Which letter stands before {options[right]}?\n{lettered(options)}", LETTERS[right])
 
 
 def told(rng: np.random.Generator, turns: int) -> list[Turn]:

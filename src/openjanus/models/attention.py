@@ -18,6 +18,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     and with T = S) is the same as a lower-triangular mask, on a faster path.
     """
     grouped = query.shape[1] != key.shape[1]
+    if torch.compiler.is_compiling():
+        # torch 2.13 builds the strides of the first lengths into what it compiles for a CPU, and then refuses other lengths.
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 
 

@@ -70,7 +70,7 @@ def aside(folder: Path) -> Iterator[Path]:
 def settle(folder: Path, recipe: Recipe) -> list[str]:
     """Write the resolved recipe into a run's folder, and tell what has changed since the run was last there.
 
-    ConfigError if the folder holds something else: another run, or no run at all.
+    ConfigError if the folder holds something else: another run that can go on, or no run at all.
     """
     path, values = folder / "recipe.json", recipe.to_json()
     if folder.exists() and not folder.is_dir():
@@ -92,7 +92,9 @@ def _changes(old: dict[str, object], new: dict[str, object], folder: Path) -> li
     before, after = flat(old), flat(new)
     changed = [key for key in before if key in after and before[key] != after[key]]
     fixed = [key for key in changed if key.split(".")[0] in _FIXED]
-    if fixed:
+    # Without a state there is no run to go on: a mistake in the settings of the first try must not cost the folder.
+    begun = any(path.name.isdecimal() for path in (folder / "state").glob("*"))
+    if fixed and begun:
         key = fixed[0]
         raise ConfigError(
             f"{folder} holds another run: {key} is {before[key]!r} there and {after[key]!r} here; "

@@ -15,7 +15,7 @@ from openjanus.train.part_files import load_part
 from openjanus.train.parts import belongs
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
-from openjanus.train.unified import Start, UnifiedSettings, UnifiedTask
+from openjanus.train.unified import Start, UnifiedSettings, UnifiedTask, check_stages
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def recipe_of(name: str, stages: tuple[Stage, ...], settings: CheckpointSettings
 def start(recipe: Recipe) -> Start:
     """The checkpoint's model, its fresh parts drawn anew and its other parts put in; the records of what the stages mix."""
     settings: CheckpointSettings = recipe.settings
+    check_stages(recipe, "category_stages", settings.category_stages)
     if not settings.init:
         raise ConfigError("settings.init names no checkpoint; give a folder or a Hugging Face id: settings.init=PATH")
     found = load_checkpoint(settings.init, dtype=torch.float32)

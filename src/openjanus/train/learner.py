@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from openjanus.errors import ConfigError, TrainingError
+from openjanus.errors import ConfigError, EngineError, TrainingError
 from openjanus.train.losses import Total, add_up, backward
 from openjanus.train.optimizer import Average, build_optimizers, clip
 from openjanus.train.parallel import World, gathered, spread, whole_tensors
@@ -38,12 +38,18 @@ class Learner:
     """A task's module in one stage, with optimizers a phase and perhaps a moving average. Every process has one."""
 
     def __init__(self, recipe: Recipe, stage: Stage, world: World) -> None:
-        torch.manual_seed(recipe.seed)
-        torch.ones(1 << 20).sum()  # starts torch's threads before a step does, in the mode they keep
-        self.task = recipe.task(recipe)
         self.stage = stage
         self._seed = recipe.seed
         self._world = world
+        name = stage.name
+        advice = f"freeze more with stages.{name}.frozen, do without its average (stages.{name}.ema=none), or use more processes"
+        with fitting(f"the model of stage {name} with its optimizers", world.device, advice):
+            self._build(recipe, stage, world)
+
+    def _build(self, recipe: Recipe, stage: Stage, world: World) -> None:
+        torch.manual_seed(recipe.seed)
+        torch.ones(1 << 20).sum()  # starts torch's threads before a step does, in the mode they keep
+        self.task = recipe.task(recipe)
         freeze(self.task.module, stage.frozen, f"stages.{stage.name}.frozen")
         self.sizes = sizes(self.task.module)
         spread(self.task, stage, world)
@@ -91,7 +97,8 @@ class Learner:
     def preview(self, folder: Path | None, step: int) -> None:
         """Let the task show what it has learned: in eval mode, averaged, whole; nothing of this outlasts the call."""
         modes = {part: part.training for part in self.task.module.modules()}
-        with self._averaged(), gathered(self.task.module), torch.no_grad():
+        what, advice = f"a preview in stage {self.stage.name}", "set preview_every=0 to go on without previews"
+        with fitting(what, self._world.device, advice), self._averaged(), gathered(self.task.module), torch.no_grad():
             self.task.module.eval()
             self.task.preview(folder, step)
         for part, training in modes.items():
@@ -111,7 +118,9 @@ class Learner:
         self._reseed(step)
         total = add_up(batches, self._world)
         self._check(step, total)
-        with self._fitting(), _subnormals_flushed():
+        name = self.stage.name
+        advice = f"set stages.{name}.micro_batch lower, or stages.{name}.checkpointing=true, or use more processes"
+        with fitting(f"a step of stage {name}", self._world.device, advice), _subnormals_flushed():
             return self._learn(step, batches, total)
 
     def _learn(self, step: int, batches: Sequence[Batch[Any]], total: Total) -> Outcome:
@@ -163,17 +172,30 @@ class Learner:
                     f"(now {self.stage.rate:g}), a longer warmup or a smaller clip may help"
                 )
 
-    @contextmanager
-    def _fitting(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise TrainingError(
-                    f"stage {self.stage.name} does not fit into the memory of {self._world.device}; set "
-                    f"stages.{self.stage.name}.micro_batch lower, or checkpointing=true, or use more processes"
-                ) from error
+
+@contextmanager
+def fitting(what: str, device: torch.device, advice: str) -> Iterator[None]:
+    """Too little memory for something becomes a TrainingError, which says where it was short and what may help."""
+    try:
+        yield
+    except TrainingError:
+        raise  # said already, nearer to where it was
+    except Exception as error:
+        short = _shortage(error)
+        if short is None:
             raise
+        # Even with a GPU models are built, read and written in the machine's own memory.
+        place = "cpu" if isinstance(short, MemoryError) or "CPUAllocator" in str(short) else device
+        raise TrainingError(f"{what} does not fit into the memory of {place}; {advice}") from error
+
+
+def _shortage(error: BaseException | None) -> BaseException | None:
+    """Which of an error and its causes says that there is too little memory, if one does."""
+    # Of an engine's errors no other can come here: it stops requests that take too long only where somebody set a time.
+    classes, words = torch.OutOfMemoryError | MemoryError | EngineError, ("out of memory", "not enough memory", "allocate memory")
+    while error is not None and not isinstance(error, classes) and not any(one in str(error).lower() for one in words):
+        error = error.__cause__
+    return error
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import json
 import os
 import resource
 import sys
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,15 +42,15 @@ class Curves:
         with writing(self._path):
             _keep(self._path, step)
             self._file = self._path.open("a", encoding="utf-8")
-        self._board = _board(folder / "tensorboard", step)
+        self._board = _Board(folder / "tensorboard", step) if find_spec("tensorboard") else None
 
     def __enter__(self) -> "Curves":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        # A file that could not be written tries once more when it is closed; what was said first is what counts.
+        with suppress(OSError) if error else writing(self._path):
+            self._file.close()
 
     def add(self, line: Line) -> None:
         """Write a step's line, so that it outlives the process."""
@@ -56,10 +58,7 @@ class Curves:
             self._file.write(json.dumps(asdict(line)) + "\n")
             self._file.flush()
         if self._board is not None:
-            named = {f"losses/{name}": value for name, value in line.losses.items()} | line.metrics
-            speed = {"loss": line.loss, "rate": line.rate, "samples_per_second": line.samples_per_second}
-            for name, value in {**named, **speed}.items():
-                self._board.add_scalar(name, value, line.step)
+            self._board.add(line)
 
     def sync(self) -> None:
         """Make the lines outlive the machine; called before a state that follows on them is written."""
@@ -79,13 +78,39 @@ def _keep(path: Path, step: int) -> None:
     partial_of(path).replace(path)
 
 
-def _board(folder: Path, step: int) -> Any:
-    """A TensorBoard writer, or None where it is not installed."""
-    if find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
+class _Board:
+    """A file of TensorBoard's events. Opening it hides the events after `step` that earlier starts of the run have left.
 
-    return SummaryWriter(str(folder), purge_step=step + 1)
+    Written here and not by torch's SummaryWriter: that leaves it to a thread, which tells of a full disk late, prints a traceback
+    of its own, and is forked into the processes that prepare batches.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+
+        # TensorBoard reads the files of a folder in the order of their names.
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}"
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._write(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, line: Line) -> None:
+        """Write a step's numbers, so that they outlive the process."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+        numbers = {"loss": line.loss, "rate": line.rate, "samples_per_second": line.samples_per_second, **line.metrics}
+        numbers |= {f"losses/{name}": value for name, value in line.losses.items()}
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        self._write(Event(wall_time=time.time(), step=line.step, summary=Summary(value=values)))
+
+    def _write(self, event: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+
+        # Opened anew for each event: a disk that refuses says so here, and nothing is left to close.
+        with writing(self._path), self._path.open("ab") as file:
+            RecordWriter(file).write(event.SerializeToString())
 
 
 def memory_mib(device: torch.device) -> float:

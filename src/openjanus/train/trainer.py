@@ -4,7 +4,8 @@ Every stage begins as a resumed run does, with a module built anew and filled fr
 """
 
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +13,7 @@ from typing import Protocol
 from openjanus.errors import CheckpointError, TrainingError
 from openjanus.train.data import follow
 from openjanus.train.folder import aside, locked, settle, writing
-from openjanus.train.learner import Learner, Outcome
+from openjanus.train.learner import Learner, Outcome, fitting
 from openjanus.train.metrics import Curves, Line, memory_mib
 from openjanus.train.parallel import World
 from openjanus.train.recipe import Recipe
@@ -75,7 +76,8 @@ class _Run:
             self._reporter.note(f"going on from step {self._step}, in stage {self._place.stage}")
         with Stopping(self._world.leads) as stopping, self._curves() as curves:
             for stage in stages:
-                signal = self._stage(stage, stopping, curves)
+                with self._failing(stage):
+                    signal = self._stage(stage, stopping, curves)
                 if signal is not None:
                     return Result(self._step, None, signal)
         return Result(self._step, self._final, None)
@@ -112,7 +114,7 @@ class _Run:
             try:
                 outcome = learner.learn(step, batches)
             except TrainingError as error:
-                raise TrainingError(f"step {self._step + 1}: {error}. {self._safe()}") from error
+                raise TrainingError(f"step {self._step + 1}: {error}") from error
             before, clock = clock, time.perf_counter()
             self._advance(stage, step)
             if curves is not None:
@@ -179,7 +181,14 @@ class _Run:
                 learner.task.export(partial, tensors)
         self._world.barrier()
 
-    def _safe(self) -> str:
-        """Where a run that has failed can go on."""
-        kept = states(self._states)
-        return f"The last state is that of step {int(kept[0].name)}, in {self._states}" if kept else "No state was saved yet"
+    @contextmanager
+    def _failing(self, stage: Stage) -> Iterator[None]:
+        """What stops the run also says where it can go on."""
+        advice = "free some of it and start the same command again"
+        try:
+            with fitting(f"stage {stage.name}", self._world.device, advice):
+                yield
+        except TrainingError as error:
+            kept = states(self._states)
+            safe = f"The last state is that of step {int(kept[0].name)}, in {self._states}" if kept else "No state was saved yet"
+            raise TrainingError(f"{error}. {safe}") from error

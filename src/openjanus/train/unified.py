@@ -6,6 +6,7 @@ the stages' business (recipes/); what the papers leave open is a setting here, w
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import JanusConfig
-from openjanus.data.documents import Writer, write_all
+from openjanus.data.documents import Document, Writer, write_all
 from openjanus.data.packing import batch, pack
+from openjanus.data.records import unusable
 from openjanus.data.samples import Kind, Mixture, Sample, Source
+from openjanus.errors import ConfigError, DataError, JanusError
 from openjanus.janus import Janus
 from openjanus.models.alignment import Alignment
 from openjanus.models.janus import JanusModel
@@ -75,6 +78,16 @@ class UnifiedSettings:
     preview_image: str = ""
 
 
+def check_stages(recipe: Recipe, key: str, names: Sequence[str]) -> None:
+    """ConfigError if the names in a setting are not all stages of the recipe."""
+    known = [stage.name for stage in recipe.stages]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"settings.{key} names {name!r}, which is no stage of the recipe {recipe.name}; {hint}")
+
+
 class UnifiedModel(JanusModel):
     """A Janus with the alignment MLP that helps it learn; `losses` is the one way in."""
 
@@ -94,6 +107,7 @@ class UnifiedTask(Task[TrainingBatch]):
     entrances = ("learn",)
 
     def __init__(self, recipe: Recipe, settings: UnifiedSettings, start: Callable[[], Start]) -> None:
+        check_stages(recipe, "supervise_prompts", settings.supervise_prompts)
         self.recipe, self.settings = recipe, settings
         started = start()
         self.config = started.model.config
@@ -136,7 +150,7 @@ class UnifiedTask(Task[TrainingBatch]):
             supervise_prompts=stage.name in self.settings.supervise_prompts,
             random_crop=self.settings.random_crop,
         )
-        rows = pack(write_all(writer, samples), self.settings.context)
+        rows = pack([document for sample in samples for document in self._written(writer, sample)], self.settings.context)
         content = batch(rows, self.processor.tokenizer.pad)
         text, rivals = int((content.labels != IGNORE).sum()), int(content.rivals.sum())
         pictures = len(content.pictures) - rivals
@@ -144,6 +158,21 @@ class UnifiedTask(Task[TrainingBatch]):
         aligned = pictures * self.config.understanding.encoder.patches
         counts = {"text": text, "image": image, "positions": text + image, "contrast": rivals, "alignment": aligned}
         return Batch(content, counts, tokens=content.ids.numel())
+
+    def _written(self, writer: Writer, sample: Sample) -> list[Document]:
+        """The documents of a sample; DataError, which names its record, if they cannot be made or fit no row."""
+        origin = sample.origin or f"a sample of {sample.kind}"
+        try:
+            documents = write_all(writer, [sample])
+        except JanusError as error:
+            raise unusable(origin, error) from error
+        longest, context = max(map(len, documents)), self.settings.context
+        if longest > context:
+            raise DataError(
+                f"{origin}: it has {longest} tokens, and a row holds settings.context={context}; shorten it or take it out, "
+                f"or begin another run with settings.context={longest} or more"
+            )
+        return documents
 
     def losses(self, content: TrainingBatch) -> Mapping[str, Loss]:
         settings = self.settings
