@@ -278,3 +278,73 @@ def test_attention_in_one_go_gives_what_its_steps_give(heads: int, shared: int, 
     torch.testing.assert_close(caches[1].keys, caches[0].keys, rtol=1e-6 if dtype == torch.float32 else 0, atol=1e-6)
     assert torch.equal(caches[1].values, caches[0].values)
     assert torch.equal(caches[1].values[0, 0], caches[0].values[0, 0]), "lanes beside them stay as they are"
+
+
+def laid_out(quantize: Quantization, dtype: torch.dtype) -> Llama:
+    """A language model of three blocks, told of part by part as while loading."""
+    config = LanguageConfig(
+        vocab_size=64,
+        hidden_size=96,
+        intermediate_size=160,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=64,
+    )
+    torch.manual_seed(3)
+    language = Llama(config).to(dtype).requires_grad_(False)
+    for path in ("layers.0", "layers.1", "layers.2"):
+        block = language.model.get_submodule(path)
+        for name in ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm"):
+            new = replacement(f"language.model.{path}.{name}", block.get_submodule(name), quantize)
+            if new is not None:
+                setattr(block, name, new)
+    replacement("language", language, quantize)
+    return language
+
+
+@pytest.mark.parametrize(
+    ("quantize", "dtype"), [("none", torch.bfloat16), ("int8", torch.bfloat16), ("int8", torch.float32), ("int4", torch.float32)]
+)
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_all_blocks_in_one_go_give_the_very_bits_of_one_after_the_other(quantize: Quantization, dtype: torch.dtype, rows: int):
+    language = laid_out(quantize, dtype)
+    if language.run_one is None:
+        pytest.skip("our kernels do not run on this processor, or were not compiled")
+    entries = torch.tensor([[0], [70], [3], [119], [64]])[:rows]
+    x = torch.randn(rows, 96, dtype=dtype, generator=torch.Generator().manual_seed(4))
+    results, caches = [], []
+    for run_one in (None, language.run_one):
+        cache = KeyValueCache(language.config, 7, 120, torch.device("cpu"), dtype)
+        for held, seed in ((cache.keys, 1), (cache.values, 2)):
+            held.copy_(torch.randn(held.shape, generator=torch.Generator().manual_seed(seed)))
+        language.run_one = run_one
+        results.append(language.step(x, [Span(slice(1, 1 + rows), entries + 3, entries, 128)], cache))
+        caches.append(cache)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(caches[0].keys, caches[1].keys) and torch.equal(caches[0].values, caches[1].values)
+    assert not torch.equal(results[0], x), "something was done"
+
+
+def test_all_blocks_in_one_go_follow_weights_that_move():
+    language = laid_out("int8", torch.float32)
+    if language.run_one is None:
+        pytest.skip("our kernels do not run on this processor, or were not compiled")
+    cache = KeyValueCache(language.config, 1, 64, torch.device("cpu"), torch.float32)
+    x, span = (
+        torch.randn(1, 96),
+        Span(slice(0, 1), torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64), 64),
+    )
+    before = language.step(x, [span], cache)
+    norm = language.model.layers[0].input_layernorm
+    norm.weight = nn.Parameter(norm.weight * 2, requires_grad=False)
+    after = language.step(x, [span], cache)
+    language.run_one = None
+    assert not torch.equal(before, after) and torch.equal(after, language.step(x, [span], cache))
+
+
+def test_blocks_that_are_not_all_alike_run_one_after_the_other():
+    language = laid_out("int8", torch.float32)
+    language.model.layers[1].mlp.down_proj = Int8(nn.Linear(160, 96, bias=False).requires_grad_(False))
+    replacement("language", language, "int8")
+    assert language.run_one is None

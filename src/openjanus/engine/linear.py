@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openjanus.engine.tiled import fused_attention, fused_gate, fused_norm, tiled
+from openjanus.engine.tiled import fused_attention, fused_blocks, fused_gate, fused_norm, tiled
 from openjanus.errors import ConfigError
 from openjanus.models.layers import RMSNorm
-from openjanus.models.llama import MLP, Attention
+from openjanus.models.llama import MLP, Attention, Llama
 from openjanus.models.quantization import GROUP, HEADS, Quantization, check_quantization, fits, to_int4, to_int8
 
 # Outputs that are packed for the int4 kernel at a time; whole blocks of it.
@@ -119,6 +119,8 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
                 module.join(make, fused_attention(module))
             else:
                 module.join(make, fused_gate(module))
+    elif isinstance(module, Llama):
+        module.run_one = fused_blocks(module)
     elif isinstance(module, RMSNorm) and name.startswith("language.") and _runs_alone(module.weight, quantize):
         return fused_norm(module)
     elif isinstance(module, nn.Linear) and name.startswith(HEADS) and _replaced(module, quantize):

@@ -1,6 +1,8 @@
 """Layers of the language model on our own kernels (kernels/), for the processors that have them. Dims: N outputs, K inputs."""
 
+import ctypes
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +10,15 @@ from torch import Tensor, nn
 from openjanus.kernels.decode import (
     FORMATS,
     LANES,
+    BlockTable,
+    LinearTable,
     attend_one,
     fits_tiles,
     linear_bf16,
     linear_int4,
     linear_int8,
     rms_norm,
+    run_blocks,
     supported,
     swiglu,
     tiles_of_bf16,
@@ -21,7 +26,7 @@ from openjanus.kernels.decode import (
     tiles_of_int8,
 )
 from openjanus.models.layers import RMSNorm
-from openjanus.models.llama import MLP, AttendOne, Attention, gated
+from openjanus.models.llama import MLP, AttendOne, Attention, Llama, gated
 from openjanus.models.quantization import Quantization, to_int4, to_int8
 
 
@@ -111,6 +116,59 @@ def fused_attention(attention: Attention) -> AttendOne | None:
     """What an attention does for one position a row, in one go; None as `fused_norm`."""
     fits = attention.head_dim % 32 == 0 and attention.head_dim <= 256
     return attend_one if _fused(attention.q_proj.weight) and fits else None
+
+
+class FusedBlocks:
+    """All blocks of a language model for one new position of each row, in one go: between the layers of a step of few rows Python
+    costs more than all that is not a linear layer."""
+
+    def __init__(self, language: Llama, kind: str) -> None:
+        self._config, self._kind = language.config, kind
+        self._modules = [
+            (block.input_layernorm, block.post_attention_layernorm, *_linears(block)) for block in language.model.layers
+        ]
+        self._addresses: list[int] = []
+
+    def __call__(
+        self, x: Tensor, cosine: Tensor, sine: Tensor, entries: Tensor, keys: Tensor, values: Tensor, upto: int
+    ) -> Tensor:
+        table, heads, eps = self._blocks(), self._config.num_attention_heads, self._config.rms_norm_eps
+        return run_blocks(table, self._kind, x, cosine, sine, entries, keys, values, heads, upto, eps)
+
+    def _blocks(self) -> "ctypes.Array[BlockTable]":
+        """Where all weights lie, written down anew if one of them has moved."""
+        addresses = [module.weight.data_ptr() for block in self._modules for module in block]
+        if addresses != self._addresses:
+            self._table = (BlockTable * len(self._modules))(*(BlockTable(*map(_entry, block)) for block in self._modules))
+            self._addresses = addresses
+        return self._table
+
+
+def _entry(module: FusedNorm | Tiled) -> "int | LinearTable":
+    if isinstance(module, FusedNorm):
+        return module.weight.data_ptr()
+    scale = getattr(module, "scale", None)
+    return LinearTable(module.weight.data_ptr(), None if scale is None else scale.data_ptr(), module.outputs)
+
+
+def _linears(block: Any) -> list[Any]:
+    return [block.self_attn.qkv_proj, block.self_attn.o_proj, block.mlp.gate_up_proj, block.mlp.down_proj]
+
+
+def fused_blocks(language: Llama) -> FusedBlocks | None:
+    """What does as all blocks in one go; None unless every part of every block runs on our own kernels, and all alike."""
+    blocks: list[Any] = list(language.model.layers)
+    parts = [module for block in blocks for module in _linears(block)]
+    norms = [one for block in blocks for one in (block.input_layernorm, block.post_attention_layernorm)]
+    kinds = {type(part) for part in parts}
+    alike = len(kinds) == 1 and kinds <= _KINDS.keys() and all(part.bias is None for part in parts)
+    fused = all(block.self_attn.attend_one is attend_one and block.mlp.gated is _gate for block in blocks)
+    if not (alike and fused and all(isinstance(norm, FusedNorm) for norm in norms)):
+        return None
+    return FusedBlocks(language, _KINDS[kinds.pop()])
+
+
+_KINDS: dict[type, str] = {TiledBFloat16: "bf16", TiledInt8: "int8", TiledInt4: "int4"}
 
 
 def _fused(weight: Tensor) -> bool:

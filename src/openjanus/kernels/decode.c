@@ -12,11 +12,15 @@
 // All pointers are to contiguous memory; K is a multiple of 32, N of 32. Functions that return a number return 0, or -1 for
 // want of memory.
 
+#define _DEFAULT_SOURCE // madvise
 #include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #define TILE 32
 #define GROUP 32
@@ -32,7 +36,7 @@
 enum { F32, BF };
 
 // To be raised with any change of what the functions take or mean, here and in decode.py.
-int version(void) { return 1; }
+int version(void) { return 2; }
 
 // 1: processor multiplies bytes (VNNI), so int8 and int4 run. 2: it multiplies bfloat16. 3: both.
 int supported(void) {
@@ -41,6 +45,19 @@ int supported(void) {
         !__builtin_cpu_supports("avx512dq"))
         return 0;
     return (__builtin_cpu_supports("avx512vnni") ? 1 : 0) | (__builtin_cpu_supports("avx512bf16") ? 2 : 0);
+}
+
+// Ask for large pages under memory that nothing was written to yet: reading weights through small ones looks up an address every
+// few hundred cycles. A system that has none to give leaves all as it is.
+void in_large_pages(void *memory, long bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const uintptr_t page = 1 << 21;
+    uintptr_t first = ((uintptr_t)memory + page - 1) & ~(page - 1), end = ((uintptr_t)memory + (uintptr_t)bytes) & ~(page - 1);
+    if (end > first)
+        madvise((void *)first, end - first, MADV_HUGEPAGE);
+#else
+    (void)memory, (void)bytes;
+#endif
 }
 
 // SOME(first, count) for all of M rows, few at a time: eight if there are registers for so many, four, and what is left.
@@ -428,4 +445,68 @@ BF16 void linear_bf16(const uint16_t *x, const uint16_t *w, uint16_t *y, long M,
 #define BF16S(m, count) bf16_tile(from, x, m, K, count, y, tile * TILE, N)
         IN_BLOCKS(1, BF16S);
     }
+}
+
+// -- a new position of each row through all blocks -------------------------------------
+
+enum { OF_BF16, OF_INT8, OF_INT4 }; // how weights are held
+
+// A linear layer: weights in tiles, int8's scales, outputs.
+typedef struct {
+    const void *w;
+    const float *scales;
+    long N;
+} Linear;
+
+typedef struct {
+    const void *input_norm, *post_norm;
+    Linear qkv, o, gate_up, down;
+} Block;
+
+static int linear(int kind, Linear layer, const void *x, void *y, long M, long K, int format) {
+    if (kind == OF_INT4)
+        return linear_int4(x, layer.w, y, M, layer.N, K, format);
+    if (kind == OF_INT8)
+        return linear_int8(x, layer.w, layer.scales, y, M, layer.N, K, format);
+    linear_bf16(x, layer.w, y, M, layer.N, K);
+    return 0;
+}
+
+// x [M, K] += y.
+BYTES static void add(void *x, const void *y, long M, long K, int format) {
+    for (long k = 0; k < M * K; k += 16)
+        stored(x, k, _mm512_add_ps(loaded(x, k, format), loaded(y, k, format)), format);
+}
+
+// x [R, D] through `count` blocks, in place: what the functions above do one by one. keys and values: [count, lanes, Hkv, length, Dh]
+// of a cache, from the first of R neighbouring lanes on; the rest as for attend_one. Weights in bfloat16 want x in bfloat16.
+int run_blocks(const Block *blocks, long count, int kind, void *x, const char *cosine, const char *sine, const int64_t *entries,
+               char *keys, char *values, long R, long D, long H, long Hkv, long Dh, long lanes, long length, long upto, float eps,
+               int format) {
+    long size = format == BF ? 2 : 4, layer = lanes * Hkv * length * Dh * size;
+    long widest = D;
+    for (long i = 0; i < count; i++) {
+        widest = blocks[i].qkv.N > widest ? blocks[i].qkv.N : widest;
+        widest = blocks[i].gate_up.N > widest ? blocks[i].gate_up.N : widest;
+    }
+    char *memory = malloc(3 * R * widest * size);
+    if (!memory)
+        return -1;
+    char *narrow = memory, *wide = memory + R * widest * size, *inner = memory + 2 * R * widest * size;
+    int failed = 0;
+    for (long i = 0; i < count && !failed; i++) {
+        Block b = blocks[i];
+        rms_norm(x, b.input_norm, narrow, R, D, eps, format);
+        failed |= linear(kind, b.qkv, narrow, wide, R, D, format);
+        attend_one(wide, cosine, sine, entries, keys + i * layer, values + i * layer, inner, R, H, Hkv, Dh, length, upto, format);
+        failed |= linear(kind, b.o, inner, narrow, R, H * Dh, format);
+        add(x, narrow, R, D, format);
+        rms_norm(x, b.post_norm, narrow, R, D, eps, format);
+        failed |= linear(kind, b.gate_up, narrow, wide, R, D, format);
+        swiglu(wide, inner, R, b.gate_up.N / 2, format);
+        failed |= linear(kind, b.down, inner, narrow, R, b.gate_up.N / 2, format);
+        add(x, narrow, R, D, format);
+    }
+    free(memory);
+    return failed;
 }

@@ -16,7 +16,7 @@ from torch import Tensor
 from openjanus.errors import ConfigError
 from openjanus.models.quantization import GROUP
 
-_VERSION = 1  # as decode.c says
+_VERSION = 2  # as decode.c says
 TILE = 32  # outputs that lie together
 LANES = 16  # numbers that are worked on at a time
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
@@ -46,7 +46,28 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.rms_norm.argtypes = [pointer] * 3 + [size] * 2 + [number, format]
     library.attend_one.argtypes = [pointer] * 7 + [size] * 6 + [format]
     library.swiglu.argtypes = [pointer] * 2 + [size] * 2 + [format]
+    library.in_large_pages.argtypes = [pointer, size]
+    library.run_blocks.argtypes = [pointer, size, format, *[pointer] * 6, *[size] * 8, number, format]
     return library
+
+
+class LinearTable(ctypes.Structure):
+    """A linear layer, as the C file has it."""
+
+    _fields_ = (("tiles", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("outputs", ctypes.c_long))
+
+
+class BlockTable(ctypes.Structure):
+    """A block of the language model, as the C file has it."""
+
+    _fields_ = (
+        ("input_norm", ctypes.c_void_p),
+        ("post_norm", ctypes.c_void_p),
+        ("qkv", LinearTable),
+        ("o", LinearTable),
+        ("gate_up", LinearTable),
+        ("down", LinearTable),
+    )
 
 
 @cache
@@ -64,13 +85,13 @@ def fits_tiles(outputs: int, inputs: int) -> bool:
 
 def tiles_of_bf16(weight: Tensor) -> Tensor:
     """Weights bfloat16 [N, K] as tiles [N / 32, K / 2, 32, 2]."""
-    return weight.unflatten(0, (-1, TILE)).unflatten(2, (-1, 2)).transpose(1, 2).contiguous()
+    return _laid_out(weight.unflatten(0, (-1, TILE)).unflatten(2, (-1, 2)).transpose(1, 2))
 
 
 def tiles_of_int8(numbers: Tensor) -> Tensor:
     """Numbers int8 [N, K] as tiles uint8 [N / 32, K / 4, 32, 4], in which 128 stands for 0."""
     bytes = numbers.view(torch.uint8) ^ 128
-    return bytes.unflatten(0, (-1, TILE)).unflatten(2, (-1, 4)).transpose(1, 2).contiguous()
+    return _laid_out(bytes.unflatten(0, (-1, TILE)).unflatten(2, (-1, 4)).transpose(1, 2))
 
 
 def tiles_of_int4(numbers: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
@@ -79,7 +100,15 @@ def tiles_of_int4(numbers: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     halves = numbers.view(-1, 2, TILE // 2, numbers.shape[1] // GROUP, 8, 4).permute(1, 0, 3, 4, 2, 5)
     pairs = (halves[0] | halves[1] << 4).flatten(2)
     beside = [one.unflatten(0, (-1, TILE)).transpose(1, 2).contiguous().view(torch.uint8) for one in (scale, zero)]
-    return torch.cat((pairs, *beside), dim=-1)
+    return _laid_out(torch.cat((pairs, *beside), dim=-1))
+
+
+def _laid_out(weights: Tensor) -> Tensor:
+    """A contiguous copy, in large pages where the system has them."""
+    made = torch.empty(weights.shape, dtype=weights.dtype)
+    if (library := _library()) is not None:
+        library.in_large_pages(made.data_ptr(), made.nbytes)
+    return made.copy_(weights)
 
 
 def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
@@ -156,6 +185,42 @@ def attend_one(
     pointers = (x.data_ptr() for x in (*given, keys, values, y))
     _loaded().attend_one(*pointers, rows, heads, shared, width, length, upto, FORMATS[projected.dtype])
     return y
+
+
+def run_blocks(
+    blocks: "ctypes.Array[BlockTable]",
+    kind: str,
+    x: Tensor,
+    cosine: Tensor,
+    sine: Tensor,
+    entries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    heads: int,
+    upto: int,
+    eps: float,
+) -> Tensor:
+    """[R, D] of x [R, D], behind all blocks: what `rms_norm`, `linear_*`, `attend_one` and `swiglu` do one by one.
+
+    kind: bf16 (then x is bfloat16), int8 or int4, of all weights. keys, values: [blocks, R, Hkv, S, Dh] of neighbouring lanes of
+    a cache. The rest as for `attend_one`.
+    """
+    _, rows, shared, length, width = keys.shape
+    assert keys[0].is_contiguous() and keys.stride() == values.stride(), "lanes lie side by side"
+    for one in (x, cosine, sine, keys, values):
+        _expect(one, *([torch.bfloat16] if kind == "bf16" else [x.dtype]))
+    _expect(x, *FORMATS)
+    y = x.clone(memory_format=torch.contiguous_format)
+    given = [one.contiguous() for one in (cosine, sine, entries)]
+    pointers = [one.data_ptr() for one in (y, *given, keys, values)]
+    lanes = keys.stride(0) // (shared * length * width)
+    sizes = (rows, x.shape[1], heads, shared, width, lanes, length, upto)
+    table = ctypes.addressof(blocks)
+    _check(_loaded().run_blocks(table, len(blocks), _KINDS[kind], *pointers, *sizes, eps, FORMATS[x.dtype]), x)
+    return y
+
+
+_KINDS = {"bf16": 0, "int8": 1, "int4": 2}
 
 
 def _loaded() -> ctypes.CDLL:

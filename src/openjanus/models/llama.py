@@ -47,6 +47,9 @@ Make = Callable[[nn.Linear], nn.Module]
 # side by side [R, (H + 2 Hkv) * Dh], cosines and sines [R, Dh], entries int64 [R], keys and values of the rows' lanes
 # [R, Hkv, S, Dh], and how many entries there are to look at. Not in float16.
 AttendOne = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], Tensor]
+# Does what all blocks do for one new position of each row: [R, D] of x [R, D], cosines and sines [R, Dh], entries int64 [R], keys
+# and values of the rows' lanes in all layers [layers, R, Hkv, S, Dh], and how many entries there are to look at. Not in float16.
+RunOne = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
 def joined(parts: Sequence[nn.Linear]) -> nn.Linear:
@@ -174,6 +177,7 @@ class Llama(nn.Module):
         self.config = config
         self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.run_one: RunOne | None = None
         self.apply(_initialise)
 
     def forward(self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -188,12 +192,19 @@ class Llama(nn.Module):
 
         What runs together shares the reading of the weights, whatever its kind and length. Keys and values go into the cache.
         """
+        if self.run_one is not None and len(spans) == 1 and spans[0].entries.shape[1] == 1 and x.dtype != torch.float16:
+            return self.model.norm(self._step_one(self.run_one, x, spans[0], cache))
         places = []
         for span in spans:
             place = self._place(span.positions, entry_mask(span.entries, span.upto, x.dtype), x.dtype)
             places.append(place._replace(span=span))
         layout = Packed(tuple((span.entries.shape[0], span.entries.shape[1]) for span in spans))
         return self.model.norm(self._run_blocks(x, places, layout, cache))
+
+    def _step_one(self, run_one: RunOne, x: Tensor, span: Span, cache: KeyValueCache) -> Tensor:
+        place = self._place(span.positions, None, x.dtype)
+        held = cache.keys[:, span.lanes], cache.values[:, span.lanes]
+        return run_one(x, place.cosine[:, 0, 0], place.sine[:, 0, 0], span.entries[:, 0], *held, span.upto)
 
     def run_documents(
         self, x: Tensor, documents: Documents, masks: Sequence[Tensor | None], start: int = 0, stop: int | None = None
