@@ -7,9 +7,11 @@ need no change of dtype or device stay views of the file's memory map: pages com
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from openjanus.checkpoints.companions import Companions, read_companions
 from openjanus.checkpoints.files import EXTRA_FILE, SafetensorsFile, Weights, open_weights, read_json
@@ -133,10 +135,20 @@ def read_vae_config(folder: Path) -> VAEConfig:
         raise ConfigError(f"{folder / 'config.json'}: {error}; give the VAE of {SDXL_VAE}") from error
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves new weights as they are. Drawing them where there is no memory changes nothing, and torch imports its compiler for
+    it: more than a second of every command's start."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def build_empty(config: JanusConfig) -> JanusModel:
     """The model with shapes and without memory; ConfigError if its sizes cannot be built."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             return JanusModel(config)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"no model can be built of this configuration: {error}") from error

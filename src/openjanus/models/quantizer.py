@@ -58,9 +58,10 @@ class VectorQuantizer(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.codebook_size, config.codebook_dim)
         bound = 1.0 / config.codebook_size
-        with torch.no_grad():
-            nn.init.uniform_(self.embedding.weight, -bound, bound)
-            self.embedding.weight.copy_(self._compared(self.embedding.weight))
+        nn.init.uniform_(self.embedding.weight, -bound, bound)
+        if not self.embedding.weight.is_meta:
+            with torch.no_grad():
+                self.embedding.weight.copy_(self._compared(self.embedding.weight))
         if config.show_usage:
             # Published checkpoints hold this buffer; nothing reads or updates it.
             self.register_buffer("codebook_used", torch.zeros(USAGE_SIZE))

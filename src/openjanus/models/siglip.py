@@ -114,7 +114,8 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.ignore_head = config.ignore_head
         self.patch_embed = PatchEmbed(config)
-        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, config.patches, config.width))
+        self.pos_embed = nn.Parameter(torch.empty(1, config.patches, config.width))
+        nn.init.normal_(self.pos_embed, std=0.02)
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         # Janus never reads it, but published checkpoints hold its weights: built, so that they load and save unchanged.
