@@ -38,7 +38,7 @@ VISION = ("understanding.encoder", *VAE)
 
 @dataclass(frozen=True)
 class Settings(tiny_world.Settings):
-    """With the autoencoder, and alignment after more than half of the blocks: there are only five."""
+    """With the autoencoder, and alignment after half of the blocks: there are only six."""
 
     # Objects fill a third of a picture's width: at the usual times they are long decided.
     time_earlier: float = 1.5

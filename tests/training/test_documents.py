@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import tiny
 from openjanus.config import JanusConfig
-from openjanus.data.documents import Document, Writer, write_all
+from openjanus.data.documents import Document, Writer
 from openjanus.data.packing import batch, pack
 from openjanus.data.samples import KINDS, InTurn, Mixture, Sample
 from openjanus.errors import ConfigError, PromptError
@@ -250,7 +250,7 @@ def test_contrast_by_hand(variant: str):
         drawing("a ball", 2),
         dataclasses.replace(drawing("two balls left of a cube", 3), rival="two"),
     ]
-    made = write_all(pen, samples)
+    made = [document for sample in samples for document in pen.documents(sample)]
     assert len(made) == 5
     alone = [float(model.losses(batch([[pen.document(drawing(d, s))]], PAD))["image"][0]) for d, s in TEXTS]
     nats = 1.0 if variant == "janus" else 0.05

@@ -3,7 +3,6 @@
 Prompts are built by the checkpoint's own `Processor`: what is learned is what will be asked. Dims: T tokens of a document.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -182,8 +181,3 @@ def _labels(ids: Tensor, learned: Tensor) -> Tensor:
     labels = torch.full_like(ids, IGNORE)
     labels[:-1] = torch.where(learned[1:], ids[1:], IGNORE)
     return labels
-
-
-def write_all(writer: Writer, samples: Sequence[Sample]) -> list[Document]:
-    """The documents of some samples, in their order."""
-    return [document for sample in samples for document in writer.documents(sample)]

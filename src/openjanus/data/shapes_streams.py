@@ -77,10 +77,11 @@ def category(seed: int, k: int) -> Painting:
     return Painting(sample_scene(rng, composition), composition, f"{mention.colour} {mention.shape}")
 
 
-def painting(seed: int, k: int, tasks: Mapping[str, float] = TRAINING_TASKS, long: float = 0.1) -> Painting:
+def painting(seed: int, k: int, tasks: Mapping[str, float] = TRAINING_TASKS, long: float = 0.1, rivals: bool = False) -> Painting:
     """A caption and a scene that holds exactly what it says.
 
     tasks: shares of GenEval's tasks and "free" among the captions. long: share of texts of several sentences instead.
+    rivals: with texts that ask for something else, but for those of several sentences.
     """
     rng = stream("painting", seed, k)
     if rng.random() < long:
@@ -92,7 +93,7 @@ def painting(seed: int, k: int, tasks: Mapping[str, float] = TRAINING_TASKS, lon
     made = sample_scene(rng, composition)
     # In the same words, as near as can be.
     words = deepcopy(rng)
-    other = caption(words, rival(stream("rival", seed, k), composition))
+    other = caption(words, rival(stream("rival", seed, k), composition)) if rivals else ""
     return Painting(made, composition, caption(rng, composition), other)
 
 
@@ -135,9 +136,9 @@ class PaintingSource:
     rivals: bool = False
 
     def __getitem__(self, k: int) -> Sample:
-        made = category(self.seed, k) if self.categories else painting(self.seed, k, self.tasks, self.long)
-        picture, other = draw(made.scene, self.size), made.rival if self.rivals else ""
-        return Sample("generation", (Message("user", made.text),), _sample_seed(self.seed, k), picture, other)
+        made = category(self.seed, k) if self.categories else painting(self.seed, k, self.tasks, self.long, self.rivals)
+        picture = draw(made.scene, self.size)
+        return Sample("generation", (Message("user", made.text),), _sample_seed(self.seed, k), picture, made.rival)
 
 
 @dataclass(frozen=True)

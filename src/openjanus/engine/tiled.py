@@ -118,6 +118,9 @@ def fused_attention(attention: Attention) -> AttendOne | None:
     return attend_one if _fused(attention.q_proj.weight) and fits else None
 
 
+_KINDS: dict[type, str] = {TiledBFloat16: "bf16", TiledInt8: "int8", TiledInt4: "int4"}
+
+
 class FusedBlocks:
     """All blocks of a language model for one new position of each row, in one go: between the layers of a step of few rows Python
     costs more than all that is not a linear layer."""
@@ -166,9 +169,6 @@ def fused_blocks(language: Llama) -> FusedBlocks | None:
     if not (alike and fused and all(isinstance(norm, FusedNorm) for norm in norms)):
         return None
     return FusedBlocks(language, _KINDS[kinds.pop()])
-
-
-_KINDS: dict[type, str] = {TiledBFloat16: "bf16", TiledInt8: "int8", TiledInt4: "int4"}
 
 
 def _fused(weight: Tensor) -> bool:

@@ -20,6 +20,7 @@ _VERSION = 2  # as decode.c says
 TILE = 32  # outputs that lie together
 LANES = 16  # numbers that are worked on at a time
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
+_KINDS = {"bf16": 0, "int8": 1, "int4": 2}
 
 
 @cache
@@ -218,9 +219,6 @@ def run_blocks(
     table = ctypes.addressof(blocks)
     _check(_loaded().run_blocks(table, len(blocks), _KINDS[kind], *pointers, *sizes, eps, FORMATS[x.dtype]), x)
     return y
-
-
-_KINDS = {"bf16": 0, "int8": 1, "int4": 2}
 
 
 def _loaded() -> ctypes.CDLL:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import JanusConfig
-from openjanus.data.documents import Document, Writer, write_all
+from openjanus.data.documents import Document, Writer
 from openjanus.data.packing import batch, pack
 from openjanus.data.records import unusable
 from openjanus.data.samples import Kind, Mixture, Sample, Source
@@ -163,7 +163,7 @@ class UnifiedTask(Task[TrainingBatch]):
         """The documents of a sample; DataError, which names its record, if they cannot be made or fit no row."""
         origin = sample.origin or f"a sample of {sample.kind}"
         try:
-            documents = write_all(writer, [sample])
+            documents = writer.documents(sample)
         except JanusError as error:
             raise unusable(origin, error) from error
         longest, context = max(map(len, documents)), self.settings.context
