@@ -343,8 +343,9 @@ def test_all_blocks_in_one_go_follow_weights_that_move():
     assert not torch.equal(before, after) and torch.equal(after, language.step(x, [span], cache))
 
 
-def test_blocks_that_are_not_all_alike_run_one_after_the_other():
+@pytest.mark.parametrize("other", [Int8, TiledInt4])
+def test_blocks_that_are_not_all_alike_run_one_after_the_other(other: type[nn.Module]):
     language = laid_out("int8", torch.float32)
-    language.model.layers[1].mlp.down_proj = Int8(nn.Linear(160, 96, bias=False).requires_grad_(False))
+    language.model.layers[1].mlp.down_proj = layer_of(other, nn.Linear(160, 96, bias=False).requires_grad_(False))
     replacement("language", language, "int8")
     assert language.run_one is None
