@@ -61,7 +61,7 @@ def outputs(janus: Janus, content: list[TrainingBatch]) -> tuple[dict[str, list[
                 counts[kind] += count
     for hook in hooks:
         hook.remove()
-    return given, {kind: sums[kind] / counts[kind] for kind in sums}
+    return given, {kind: sums[kind] / counts[kind] for kind in sums if counts[kind]}
 
 
 def error(given: list[Tensor], wanted: list[Tensor]) -> float:
