@@ -14,6 +14,7 @@ from openjanus.janus import Janus
 from openjanus.models.llama import Llama
 from openjanus.models.randomness import source
 from openjanus.models.sampling import guide, pick
+from openjanus.models.token_generation import CodeDecoding
 from openjanus.processing.images import to_images
 from openjanus.types import ImageOptions, Message, Prompt, TextOptions
 from plain import collate, embed
@@ -266,3 +267,14 @@ def test_a_flow_model_without_a_vae_reads_images_and_says_before_painting_what_i
     with pytest.raises(CheckpointError, match="vae/"):
         janus.generate("a cube", steps=2, progress=lambda done, _: steps.append(done))
     assert not steps
+
+
+def test_codes_embedded_by_one_table_paint_the_same_picture(monkeypatch: pytest.MonkeyPatch):
+    made = tiny.tiny_janus("janus")
+    codes = torch.randint(48, (3, 5))
+    table = made.model.generation.table()
+    torch.testing.assert_close(table[codes], made.model.generation.embed_codes(codes), atol=1e-6, rtol=1e-5)
+    pictures = made.generate(["a red circle", "noise"], n=2, seed=3)
+    monkeypatch.setattr(CodeDecoding, "folds", staticmethod(lambda device: True))
+    folded = Janus(made.model, made.processor).generate(["a red circle", "noise"], n=2, seed=3)
+    assert [one.tobytes() for one in folded] == [one.tobytes() for one in pictures]

@@ -113,9 +113,9 @@ class EagerCodes(_Loop):
 class EagerFlow:
     """Images by a flow; every step runs the prompt again."""
 
-    def __init__(self, peer: Peer, ids: Tensor, steps: int, measured: int) -> None:
-        """ids: conditional rows, then blank ones; steps: Euler steps of an image; measured: how many of them are run."""
-        self._peer, self._ids, self._steps, self._measured = peer, ids, steps, measured
+    def __init__(self, peer: Peer, ids: Tensor, steps: int) -> None:
+        """ids: conditional rows, then blank ones; steps: Euler steps of an image."""
+        self._peer, self._ids, self._steps = peer, ids, steps
 
     @torch.inference_mode()
     def run(self) -> Times:
@@ -130,7 +130,7 @@ class EagerFlow:
         start = now(device)
         words = peer.prompt(self._ids)[:, :-1]
         times.prompt.append(now(device) - start)
-        for step in range(self._measured):
+        for step in range(self._steps):
             start = now(device)
             time = torch.full((2 * images,), step / self._steps, device=device)
             x, skip, embedded = generation.encode(torch.cat((latent, latent)), time)
@@ -139,8 +139,7 @@ class EagerFlow:
             conditional, blank = velocity.chunk(2)
             latent = latent + (blank + 2.0 * (conditional - blank)) / self._steps
             times.steps.append(now(device) - start)
-        if self._measured == self._steps:
-            start = now(device)
-            generation.decode(latent)
-            times.end.append(now(device) - start)
+        start = now(device)
+        generation.decode(latent)
+        times.end.append(now(device) - start)
         return times

@@ -33,7 +33,7 @@ class Work:
     """What is measured.
 
     kind: generate, understand or flow; model: a preset or a checkpoint; n: images of a prompt; prompts: requests at a time;
-    steps: of an image or answer, None: all of them (an answer's are 64).
+    steps: of an image or answer, None: all of them (an answer's are 64). Of an image of codes only the first so many are run.
     """
 
     kind: str
@@ -57,10 +57,11 @@ def measure(work: Work, device: torch.device, dtype: torch.dtype, note: Callable
     if (work.kind == "flow") != flow and work.kind != "understand":
         way, right = ("a flow", "flow") if flow else ("codes", "generate")
         raise ConfigError(f"{work.model} paints with {way}; measure {right}")
-    full = config.generation.steps(30) if work.kind != "understand" else 64
+    # A flow paints whole images in any number of steps.
+    full = config.generation.steps(work.steps or 30) if work.kind != "understand" else 64
     steps = min(work.steps or full, full)
     janus.processor.tokenizer.eos = -1  # random weights would end an answer at random
-    requests = _requests(work, janus, full if work.kind == "flow" else steps)
+    requests = _requests(work, janus, steps)
     sides: dict[str, Side] = {"ours": Ours(janus, requests, steps)}
     if work.peer:
         note("making the peer")
@@ -103,7 +104,7 @@ def _peer(work: Work, janus: Janus, config: JanusConfig, steps: int, device: tor
         return EagerText(peer, question.ids.expand(work.prompts, -1), steps)
     ids = torch.stack([prompt.ids] * images + [processor.blank(prompt).ids] * images)
     if work.kind == "flow":
-        return EagerFlow(peer, ids, config.generation.steps(30), steps)
+        return EagerFlow(peer, ids, steps)
     return EagerCodes(peer, ids, steps)
 
 

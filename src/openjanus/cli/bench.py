@@ -18,7 +18,10 @@ def bench(
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Images of a prompt.")] = 1,
     prompts: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 1,
     steps: Annotated[
-        int | None, typer.Option("--steps", "--tokens", min=2, help="Only the first so many.", show_default="all")
+        int | None,
+        typer.Option(
+            "--steps", "--tokens", min=2, help="Only the first so many; of a flow, images of so many.", show_default="all"
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each side is measured, in turn.")] = 3,
     peer: Annotated[

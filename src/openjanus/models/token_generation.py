@@ -6,6 +6,7 @@ Dims: B images, R rows (2B when guided), N codes of an image in row order (576),
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -36,6 +37,10 @@ class TokenGeneration(nn.Module):
     def embed_codes(self, codes: Tensor) -> Tensor:
         """Language-model embeddings [..., D] of codes [...]."""
         return self.adaptor(self.embed(codes))
+
+    def table(self) -> Tensor:
+        """The same of all codes [codes, D]: embedding and adaptor as one table."""
+        return self.embed_codes(torch.arange(self.embed.num_embeddings, device=self.embed.weight.device))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Code logits [..., K] of hidden states [..., D]."""
@@ -97,6 +102,16 @@ class CodeDecoding:
         self._guidance = torch.ones(lanes, device=weight.device)
         self._next = torch.zeros(lanes, width, dtype=weight.dtype, device=weight.device)
         self._sampling = Sampling(lanes, weight.device)
+        self._embed = partial(F.embedding, weight=generation.table()) if self.folds(weight.device) else generation.embed_codes
+
+    @staticmethod
+    def folds(device: torch.device) -> bool:
+        """Whether codes are embedded by one table.
+
+        A GPU makes it in milliseconds and launches less each step; a CPU takes seconds for that of a large model, and there the
+        adaptor is a 300th of what a step reads.
+        """
+        return device.type == "cuda"
 
     def join(self, lane: int, begin: Tensor, options: ImageOptions, seed: int) -> None:
         self.codes[lane] = 0
@@ -121,7 +136,7 @@ class CodeDecoding:
         codes = self._sampling.pick(lanes, logits, self._uniforms[lanes, step], manner)
         self.codes[lanes, step] = codes
         self._step[lanes] = step + 1
-        self._next[lanes] = self._generation.embed_codes(codes).to(self._next.dtype)
+        self._next[lanes] = self._embed(codes).to(self._next.dtype)
 
     def pixels(self, lane: int) -> Tensor:
         pixels = self._generation.decode(self.codes[lane : lane + 1])

@@ -1,0 +1,41 @@
+"""The scripts in benchmarks/ run on the bundled models, and results say how they came about."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(script: str, *arguments: str) -> dict[str, Any]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("model", ["janus-tiny", "janusflow-tiny"])
+def test_what_quantisation_costs_is_nothing_at_first_and_more_with_fewer_bits(model: str):
+    found = run("quantization.py", "--model", model, "--samples", "8")
+    none, int8, int4 = (found[kind] for kind in ("none", "int8", "int4"))
+    for head in ("text_error", "image_error"):
+        assert 0 == none[head] < int8[head] < int4[head] < 0.5
+    assert 1 < none["perplexity"] < 2 and 0 < none["image_loss"] < 1
+
+
+def test_mixed_requests_come_to_the_same_together():
+    found = run("mixed.py", "--rounds", "1")
+    assert found["equal"] is True and found["ratio"] > 0
+
+
+def test_results_say_how_they_were_measured():
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        assert report["command"].split()[0] in ("openjanus", "python") and report["machine"], path.name
+        assert path.name.startswith(report["date"]), path.name
