@@ -1,4 +1,4 @@
-"""Where a model runs and in which number format: from the words people use to torch's."""
+"""Where a model runs, in which number format, and whether it was too large for that: people's words and torch's."""
 
 import torch
 
@@ -40,3 +40,9 @@ def pick_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     if name not in DTYPES:
         raise ConfigError(f"unknown dtype {name!r}; use one of auto, float32, bfloat16, float16")
     return DTYPES[name]
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that there is too little memory; on a CPU torch has no class of its own for it."""
+    words = ("out of memory", "not enough memory", "allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(one in str(error).lower() for one in words)

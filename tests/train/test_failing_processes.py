@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from openjanus.train.state import states
+from openjanus.train.folder import states
 
 from .running import HERE, TOY, curve, run, start
 

@@ -17,10 +17,11 @@ from openjanus.checkpoints.save import save_checkpoint
 from openjanus.data.order import shuffled
 from openjanus.errors import CheckpointError, ConfigError, DataError
 from openjanus.janus import load
+from openjanus.train.folder import states
 from openjanus.train.overrides import override
 from openjanus.train.recipe import Recipe
 from openjanus.train.recipe_files import load_recipe
-from openjanus.train.state import read_place, states
+from openjanus.train.state import read_place
 
 from .running import curve, run
 

@@ -8,9 +8,9 @@ import torch
 
 from openjanus.errors import EngineError, TrainingError
 from openjanus.train import plan
+from openjanus.train.folder import states
 from openjanus.train.learner import fitting
 from openjanus.train.recipe import Recipe
-from openjanus.train.state import states
 from openjanus.train.task import Task
 
 from .running import ALONE, Notes, run

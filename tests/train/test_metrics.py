@@ -10,8 +10,8 @@ import pytest
 
 from openjanus.errors import TrainingError
 from openjanus.train import metrics
+from openjanus.train.folder import states
 from openjanus.train.metrics import Line
-from openjanus.train.state import states
 
 from .running import Notes, curve, run
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from openjanus.errors import TrainingError
 from openjanus.janus import load
+from openjanus.train.folder import states
 from openjanus.train.recipe import Recipe
-from openjanus.train.state import states
 
 from .running import curve, run
 from .unified_toy import PAPERS, recipe, small

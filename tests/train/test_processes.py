@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from openjanus.train.state import states
+from openjanus.train.folder import states
 
 from .running import curve, run, start, wait_for, weights
 

@@ -14,9 +14,9 @@ import torch
 
 from openjanus.errors import CheckpointError, ConfigError, ImageError, TrainingError
 from openjanus.train import plan
-from openjanus.train.folder import locked
+from openjanus.train.folder import locked, states
 from openjanus.train.recipe import Recipe
-from openjanus.train.state import Place, load_state, read_place, save_state, states
+from openjanus.train.state import Place, load_state, read_place, save_state
 from openjanus.train.stopping import Stopping
 
 from .game import GAME

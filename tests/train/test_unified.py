@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from openjanus.janus import load
+from openjanus.train.folder import states
 from openjanus.train.overrides import override
 from openjanus.train.recipe import Recipe
 from openjanus.train.recipe_files import load_recipe
-from openjanus.train.state import read_place, states
+from openjanus.train.state import read_place
 
 from .running import curve, run, start, wait_for
 

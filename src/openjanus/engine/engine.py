@@ -16,6 +16,7 @@ from threading import RLock
 
 import torch
 
+from openjanus.device import is_shortage
 from openjanus.engine.batch import Batch
 from openjanus.engine.jobs import Answering, Painting
 from openjanus.engine.lanes import Lanes
@@ -231,7 +232,7 @@ class Engine:
             for number in failed:
                 self.cancel(number)
             self._start(lanes=1, entries=1)
-            if not _is_shortage(error):
+            if not is_shortage(error):
                 raise
             said = EngineError("too little memory for all that ran at once; allow fewer lanes")
             return [Failed(number, said) for number in failed]
@@ -372,11 +373,6 @@ class Engine:
 
     def _lane_bytes(self, entries: int) -> int:
         return lane_bytes(self.model.config.language, self.model.dtype, max(entries, self.options.entries or 0))
-
-
-def _is_shortage(error: BaseException) -> bool:
-    """Whether an error says that there is too little memory; on a CPU torch has no class of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
 
 
 def _fingerprint(model: JanusModel) -> tuple[object, ...]:

@@ -93,11 +93,15 @@ def _changes(old: dict[str, object], new: dict[str, object], folder: Path) -> li
     changed = [key for key in before if key in after and before[key] != after[key]]
     fixed = [key for key in changed if key.split(".")[0] in _FIXED]
     # Without a state there is no run to go on: a mistake in the settings of the first try must not cost the folder.
-    begun = any(path.name.isdecimal() for path in (folder / "state").glob("*"))
-    if fixed and begun:
+    if fixed and states(folder / "state"):
         key = fixed[0]
         raise ConfigError(
             f"{folder} holds another run: {key} is {before[key]!r} there and {after[key]!r} here; "
             "choose another folder with -o, or give the same settings"
         )
     return [f"{key} {before[key]} -> {after[key]}" for key in changed]
+
+
+def states(folder: Path) -> list[Path]:
+    """The whole states in a folder, newest first."""
+    return sorted((path for path in folder.glob("*") if path.name.isdecimal()), reverse=True)

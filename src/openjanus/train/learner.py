@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from openjanus.device import is_shortage
 from openjanus.errors import ConfigError, EngineError, TrainingError
 from openjanus.train.losses import Total, add_up, backward
 from openjanus.train.optimizer import Average, build_optimizers, clip
@@ -192,8 +193,7 @@ def fitting(what: str, device: torch.device, advice: str) -> Iterator[None]:
 def _shortage(error: BaseException | None) -> BaseException | None:
     """Which of an error and its causes says that there is too little memory, if one does."""
     # Of an engine's errors no other can come here: it stops requests that take too long only where somebody set a time.
-    classes, words = torch.OutOfMemoryError | MemoryError | EngineError, ("out of memory", "not enough memory", "allocate memory")
-    while error is not None and not isinstance(error, classes) and not any(one in str(error).lower() for one in words):
+    while error is not None and not isinstance(error, EngineError) and not is_shortage(error):
         error = error.__cause__
     return error
 

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from openjanus.checkpoints.writing import write_file
 from openjanus.errors import CheckpointError
-from openjanus.train.folder import aside, partial_of, writing
+from openjanus.train.folder import aside, partial_of, states, writing
 from openjanus.train.parallel import World
 
 KEPT = 2
@@ -34,11 +34,6 @@ class Place:
     stage_step: int
     step: int
     samples: int
-
-
-def states(folder: Path) -> list[Path]:
-    """The whole states in a folder, newest first."""
-    return sorted((path for path in folder.glob("*") if path.name.isdecimal()), reverse=True)
 
 
 def read_place(state: Path) -> Place:

@@ -12,13 +12,13 @@ from typing import Protocol
 
 from openjanus.errors import CheckpointError, TrainingError
 from openjanus.train.data import follow
-from openjanus.train.folder import aside, locked, settle, writing
+from openjanus.train.folder import aside, locked, settle, states, writing
 from openjanus.train.learner import Learner, Outcome, fitting
 from openjanus.train.metrics import Curves, Line, memory_mib
 from openjanus.train.parallel import World
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
-from openjanus.train.state import Place, load_state, read_place, save_state, states
+from openjanus.train.state import Place, load_state, read_place, save_state
 from openjanus.train.stopping import Stopping
 
 
