@@ -10,6 +10,7 @@ import torch
 
 import tiny
 from openjanus.bench.models import fill
+from openjanus.bench.timing import Times
 from openjanus.checkpoints.load import build_empty
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.cli import main
@@ -40,20 +41,38 @@ def test_a_report_has_prompt_step_and_the_share_of_the_limit(checkpoint: Path, q
 
 
 def test_steps_of_images_are_measured_up_to_the_pixels_or_cut_short(checkpoint: Path, capsys: Capture):
-    short = bench(capsys, kind_of(checkpoint), "--model", checkpoint, "--steps", 2, "--rounds", 1, "-n", 2, "--prompts", 2)
-    assert short["ours"]["step_ms"]["count"] == 2 and "end_ms" not in short["ours"]
+    short = bench(capsys, kind_of(checkpoint), "--model", checkpoint, "--steps", 3, "--rounds", 1, "-n", 2, "--prompts", 2)
+    # A flow paints whole images in three steps: one with the prompt, one that ends in pixels.
+    flow = kind_of(checkpoint) == "flow"
+    assert short["ours"]["step_ms"]["count"] == (1 if flow else 3)
+    assert ("end_ms" in short["ours"]) == flow
     whole = bench(capsys, kind_of(checkpoint), "--model", checkpoint, "--rounds", 1)
     assert whole["ours"]["end_ms"]["count"] == 1
+
+
+def test_a_whole_image_is_its_prompt_its_steps_and_its_pixels():
+    peer = Times(prompt=[1.0, 3.0], steps=[2.0, 2.0, 4.0], end=[5.0])
+    assert peer.whole(10) == 2 + 10 * 2 + 5
+    ours = Times(begun=1)
+    ours.add(replace(peer, begun=1))
+    # The prompt's time holds the first step.
+    assert ours.whole(10) == 2 + 9 * 2 + 5
+
+
+def test_a_flow_of_two_steps_is_refused(checkpoint: Path, capsys: Capture):
+    if kind_of(checkpoint) == "flow":
+        assert main(["bench", "flow", "--model", str(checkpoint), "--steps", "2"]) == 2
+        assert "measure 3 or more" in capsys.readouterr().err
 
 
 @pytest.mark.xdist_group("transformers")
 def test_the_peer_runs_the_same_work_in_the_same_run(checkpoint: Path, capsys: Capture):
     pytest.importorskip("transformers", reason="the peer is built on transformers, which is not installed")
     for kind in (kind_of(checkpoint), "understand"):
-        report = bench(capsys, kind, "--model", checkpoint, "--steps", 2, "--rounds", 1, "--peer", "eager")
+        report = bench(capsys, kind, "--model", checkpoint, "--steps", 3, "--rounds", 1, "--peer", "eager")
         assert report["ratio"] > 0 and report["prompt_ratio"] > 0
-        assert report["peer"]["step_ms"]["count"] == report["ours"]["step_ms"]["count"] == 2
-        assert "image_ratio" not in report
+        assert report["peer"]["step_ms"]["count"] == 3
+        assert ("image_ratio" in report) == (kind == "flow")
     report = bench(capsys, kind_of(checkpoint), "--model", checkpoint, "--rounds", 1, "--peer", "eager")
     assert report["image_ratio"] > 0
 
@@ -61,7 +80,7 @@ def test_the_peer_runs_the_same_work_in_the_same_run(checkpoint: Path, capsys: C
 @pytest.mark.xdist_group("transformers")
 def test_transformers_own_port_is_a_peer_too(checkpoint: Path, tmp_path: Path, capsys: Capture):
     pytest.importorskip("transformers", reason="the peer is transformers, which is not installed")
-    settings = ["--steps", 2, "--rounds", 1, "--peer", "transformers"]
+    settings = ["--steps", 3, "--rounds", 1, "--peer", "transformers"]
     if kind_of(checkpoint) == "flow":
         assert main(["bench", "flow", "--model", str(checkpoint), *map(str, settings)]) == 2
         assert "JanusFlow" in capsys.readouterr().err
@@ -72,7 +91,7 @@ def test_transformers_own_port_is_a_peer_too(checkpoint: Path, tmp_path: Path, c
     save_checkpoint(JanusModel(square), tiny.tiny_processor("janus"), tmp_path / "square")
     for kind in ("generate", "understand"):
         report = bench(capsys, kind, "--model", tmp_path / "square", *settings)
-        assert report["peer"]["step_ms"]["count"] == 2 and report["ratio"] > 0
+        assert report["peer"]["step_ms"]["count"] == 3 and report["ratio"] > 0
 
 
 def test_loading_is_timed_and_memory_counted_before_anything_runs(checkpoint: Path, capsys: Capture):

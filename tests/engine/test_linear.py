@@ -13,6 +13,7 @@ from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import LanguageConfig
 from openjanus.engine.linear import GROUP, Int4, Int8, Packed, check_quantization_on, replacement
 from openjanus.engine.tiled import FusedNorm, Tiled, TiledBFloat16, TiledInt4, TiledInt8, fused_attention, tiled
+from openjanus.engine.wide import Wide
 from openjanus.errors import ConfigError
 from openjanus.janus import load
 from openjanus.kernels.decode import supported, swiglu
@@ -87,9 +88,10 @@ def _made(layer: nn.Linear, quantize: Quantization) -> nn.Module:
 @pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
 def test_a_row_does_not_depend_on_those_beside_it(kind: type[Tiled], dtype: torch.dtype):
     made = layer_of(kind, linear(2048, 96))
-    x = torch.randn(23, 2048, dtype=torch.bfloat16 if kind is TiledBFloat16 else dtype)
+    # More than stay near at a time (120 of so many inputs), and some that make no whole block of twelve.
+    x = torch.randn(263, 2048, dtype=torch.bfloat16 if kind is TiledBFloat16 else dtype)
     together = made(x)
-    for size in (1, 2, 3, 5, 7):
+    for size in (1, 2, 3, 5, 7, 13, 121):
         assert torch.equal(torch.cat([made(part) for part in x.split(size)]), together)
 
 
@@ -106,6 +108,15 @@ def test_whole_numbers_are_summed_up_exactly(quantize: str):
     wanted = rounded @ weight.double().t()
     assert ((given - wanted).norm(dim=1) <= 1e-5 * wanted.norm(dim=1)).all()
     assert not layer_of(TiledInt8, layer)(torch.zeros(2, 416)).any()
+
+
+def test_bfloat16_is_multiplied_and_summed_up_as_float32():
+    layer = linear(2048, 64)
+    x = torch.randn(150, 2048).bfloat16()
+    wanted = (x.double() @ layer.weight.double().t()).float()
+    given = layer_of(TiledBFloat16, layer)(x)
+    # Half a unit of bfloat16's last place, and a little of float32's.
+    assert ((given.float() - wanted).abs() <= wanted.abs() * 2**-8 + 1e-5).all()
 
 
 @pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
@@ -349,3 +360,31 @@ def test_blocks_that_are_not_all_alike_run_one_after_the_other(other: type[nn.Mo
     language.model.layers[1].mlp.down_proj = layer_of(other, nn.Linear(160, 96, bias=False).requires_grad_(False))
     replacement("language", language, "int8")
     assert language.run_one is None
+
+
+@pytest.mark.parametrize(("name", "part"), [("janus-tiny", "tokenizer"), ("janusflow-tiny", "vae")])
+def test_pixels_are_decoded_in_float32_where_bfloat16_is_slow(name: str, part: str, monkeypatch: pytest.MonkeyPatch):
+    pixels = []
+    for matrix_units in (True, False):
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda there=matrix_units: there)
+        generation = load(name, device="cpu", dtype="bfloat16").model.generation
+        decoder = getattr(generation, part).decoder
+        assert isinstance(decoder, Wide) == (not matrix_units)
+        assert {parameter.dtype for parameter in decoder.parameters()} == {torch.bfloat16 if matrix_units else torch.float32}
+        torch.manual_seed(0)
+        made = torch.randint(256, (2, 144)) if part == "tokenizer" else torch.randn(2, 4, 16, 16)
+        pixels.append(generation.decode(made))
+    assert pixels[0].dtype == pixels[1].dtype == torch.bfloat16
+    assert (pixels[0] - pixels[1]).float().norm() < 0.02 * pixels[0].float().norm()
+
+
+def test_the_tower_reads_on_our_kernels_where_they_run(monkeypatch: pytest.MonkeyPatch):
+    if "bf16" not in supported() or torch.cpu._is_amx_tile_supported():
+        pytest.skip("bfloat16 does not run on our kernels here")
+    ours = load("janus-tiny", device="cpu", dtype="bfloat16", quantize="int4")
+    tower = ours.model.understanding.encoder
+    assert not [one for name, one in tower.named_modules() if isinstance(one, nn.Linear) and ".blocks." in name]
+    exact = load("janus-tiny", device="cpu", dtype="float32").model.understanding.encoder
+    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    wanted, given = exact(pixels), tower(pixels.bfloat16()).float()
+    assert (given - wanted).norm() < 0.02 * wanted.norm()

@@ -60,6 +60,8 @@ def measure(work: Work, device: torch.device, dtype: torch.dtype, note: Callable
     # A flow paints whole images in any number of steps.
     full = config.generation.steps(work.steps or 30) if work.kind != "understand" else 64
     steps = min(work.steps or full, full)
+    if flow and steps < 3:
+        raise ConfigError(f"a flow of {steps} steps has none between its first, with the prompt, and its last; measure 3 or more")
     janus.processor.tokenizer.eos = -1  # random weights would end an answer at random
     requests = _requests(work, janus, steps)
     sides: dict[str, Side] = {"ours": Ours(janus, requests, steps)}

@@ -11,21 +11,26 @@ import torch
 
 @dataclass
 class Times:
-    """Seconds of one side. prompt: to read the prompt; steps: each step; end: what follows the last step (pixels)."""
+    """Seconds of one side. prompt: to read the prompt; steps: each step; end: what follows the last step (pixels).
+
+    begun: how many steps are over when the prompt has been read.
+    """
 
     prompt: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     end: list[float] = field(default_factory=list)
+    begun: int = 0
 
     def add(self, other: "Times") -> None:
         """More times of the same side."""
         self.prompt += other.prompt
         self.steps += other.steps
         self.end += other.end
+        self.begun = other.begun
 
     def whole(self, steps: int) -> float:
         """Seconds of so many steps with the prompt before and what follows them, from medians."""
-        return median(self.prompt) + steps * median(self.steps) + median(self.end)
+        return median(self.prompt) + (steps - self.begun) * median(self.steps) + median(self.end)
 
     def to_json(self) -> dict[str, Any]:
         """Medians and minima in milliseconds."""

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openjanus.engine.tiled import fused_attention, fused_blocks, fused_gate, fused_norm, tiled
+from openjanus.engine.wide import wide
 from openjanus.errors import ConfigError
 from openjanus.models.layers import RMSNorm
 from openjanus.models.llama import MLP, Attention, Llama
 from openjanus.models.quantization import GROUP, HEADS, Quantization, check_quantization, fits, to_int4, to_int8
 
+TOWER = "understanding.encoder."
 # Outputs that are packed for the int4 kernel at a time; whole blocks of it.
 _PACKED = 1024
 # More rows than this are faster against weights made whole again.
@@ -125,7 +127,10 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
         return fused_norm(module)
     elif isinstance(module, nn.Linear) and name.startswith(HEADS) and _replaced(module, quantize):
         return _packed(module, quantize)
-    return None
+    elif isinstance(module, nn.Linear) and name.startswith(TOWER):
+        # It reads many rows at once, which pays for no quantisation.
+        return tiled(module, "none")
+    return wide(module)
 
 
 def _runs_alone(weight: Tensor, quantize: Quantization) -> bool:

@@ -28,23 +28,23 @@
 #define SMALL (1 << 17) // weights below which threads cost more than they bring
 #define AHEAD 8192      // bytes to ask memory for before they are wanted: left to itself, it does not keep up with two rows
 
+#define FLOATS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
 #define BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")))
-#define BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")))
 #define INLINE static inline __attribute__((always_inline))
 
 // Numbers of x and y: 0 is float32, 1 is bfloat16.
 enum { F32, BF };
 
 // To be raised with any change of what the functions take or mean, here and in decode.py.
-int version(void) { return 2; }
+int version(void) { return 3; }
 
-// 1: processor multiplies bytes (VNNI), so int8 and int4 run. 2: it multiplies bfloat16. 3: both.
+// 2: the processor has AVX-512, so bf16 runs. 3: it also multiplies bytes (VNNI), so all runs. 0: nothing does.
 int supported(void) {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
         !__builtin_cpu_supports("avx512dq"))
         return 0;
-    return (__builtin_cpu_supports("avx512vnni") ? 1 : 0) | (__builtin_cpu_supports("avx512bf16") ? 2 : 0);
+    return __builtin_cpu_supports("avx512vnni") ? 3 : 2;
 }
 
 // Ask for large pages under memory that nothing was written to yet: reading weights through small ones looks up an address every
@@ -60,12 +60,13 @@ void in_large_pages(void *memory, long bytes) {
 #endif
 }
 
-// SOME(first, count) for all of M rows, few at a time: eight if there are registers for so many, four, and what is left.
-#define IN_BLOCKS(EIGHT, SOME)                                                                                                     \
+// SOME(first, count) for all of M rows, few at a time: MANY as long as there are so many (a constant above 4, as there are registers
+// for; or 4), four, and what is left.
+#define IN_BLOCKS(MANY, SOME)                                                                                                      \
     do {                                                                                                                           \
         long m = 0;                                                                                                                \
-        for (; EIGHT && m + 8 <= M; m += 8)                                                                                        \
-            SOME(m, 8);                                                                                                            \
+        for (; MANY > 4 && m + MANY <= M; m += MANY)                                                                               \
+            SOME(m, MANY);                                                                                                         \
         for (; m + 4 <= M; m += 4)                                                                                                 \
             SOME(m, 4);                                                                                                            \
         if (M - m == 3)                                                                                                            \
@@ -80,16 +81,16 @@ INLINE void prefetch(const void *weights) { _mm_prefetch((const char *)weights +
 
 // -- numbers ---------------------------------------------------------------------------
 
-INLINE BYTES __m512 widened(const uint16_t *from) {
+INLINE FLOATS __m512 widened(const uint16_t *from) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16));
 }
 
-INLINE BYTES __m512 loaded(const void *x, long at, int format) {
+INLINE FLOATS __m512 loaded(const void *x, long at, int format) {
     return format == BF ? widened((const uint16_t *)x + at) : _mm512_loadu_ps((const float *)x + at);
 }
 
 // To the nearest bfloat16, ties to even.
-INLINE BYTES __m256i narrowed(__m512 x) {
+INLINE FLOATS __m256i narrowed(__m512 x) {
     __m512i bits = _mm512_castps_si512(x);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -97,11 +98,11 @@ INLINE BYTES __m256i narrowed(__m512 x) {
     return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(rounded, 16), nan, _mm512_set1_epi32(0x7fc0)));
 }
 
-INLINE BYTES __m512 rounded_bf16(__m512 x) {
+INLINE FLOATS __m512 rounded_bf16(__m512 x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrowed(x)), 16));
 }
 
-INLINE BYTES void stored(void *y, long at, __m512 value, int format) {
+INLINE FLOATS void stored(void *y, long at, __m512 value, int format) {
     if (format == BF)
         _mm256_storeu_si256((__m256i *)((uint16_t *)y + at), narrowed(value));
     else
@@ -220,7 +221,7 @@ BYTES static void int4_rows(const uint8_t *w, const float *scales, Grouped x, lo
     (void)scales; // they lie among the weights
     w += tile * (K / GROUP) * GROUP_BYTES;
 #define INT4(m, count) int4_tile(w, x, m, K, count, y, tile * TILE, N, format)
-    IN_BLOCKS(0, INT4);
+    IN_BLOCKS(4, INT4);
 }
 
 // w = (number - 8) * scale + zero.
@@ -267,7 +268,7 @@ INLINE BYTES void int8_tile(const uint8_t *w, const float *scales, Grouped x, lo
 BYTES static void int8_rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y, int format) {
     w += tile * TILE * K;
 #define INT8(m, count) int8_tile(w, scales, x, m, K, count, y, tile * TILE, N, format)
-    IN_BLOCKS(0, INT8);
+    IN_BLOCKS(4, INT8);
 }
 
 // w = (number - 128) * scale, of which there is one an output.
@@ -416,35 +417,66 @@ BYTES void attend_one(const char *qkv, const char *cosine, const char *sine, con
 
 // -- bf16 ------------------------------------------------------------------------------
 
-INLINE BF16 void bf16_tile(const uint16_t *w, const uint16_t *x, long row, long K, int rows, uint16_t *y, long at, long N) {
-    __m512 out[8][2];
+#define ROWS 12         // that are added up at a time, if there are so many: two registers each
+#define NEAR (1 << 20)  // bytes of x that stay in a cache beside a tile
+
+// Two bfloat16 a lane, the first ones or the second ones, as float32.
+INLINE FLOATS __m512 firsts(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+INLINE FLOATS __m512 seconds(__m512i pairs) {
+    return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
+}
+
+INLINE FLOATS void bf16_tile(const uint16_t *w, const float *x, long row, long K, int rows, uint16_t *y, long at, long N) {
+    __m512 out[ROWS][2];
     for (int m = 0; m < rows; m++)
         out[m][0] = out[m][1] = _mm512_setzero_ps();
+    x += row * K;
     for (long k = 0; k < K; k += 2, w += 2 * TILE) {
         prefetch(w);
         prefetch((const char *)w + 64);
-        __m512bh first = (__m512bh)_mm512_loadu_si512(w), second = (__m512bh)_mm512_loadu_si512(w + 32);
+        __m512i left = _mm512_loadu_si512(w), right = _mm512_loadu_si512(w + 32);
         for (int m = 0; m < rows; m++) {
-            int32_t two;
-            memcpy(&two, x + (row + m) * K + k, 4);
-            __m512bh input = (__m512bh)_mm512_set1_epi32(two);
-            out[m][0] = _mm512_dpbf16_ps(out[m][0], first, input);
-            out[m][1] = _mm512_dpbf16_ps(out[m][1], second, input);
+            __m512 input = _mm512_set1_ps(x[m * K + k]);
+            out[m][0] = _mm512_fmadd_ps(firsts(left), input, out[m][0]);
+            out[m][1] = _mm512_fmadd_ps(firsts(right), input, out[m][1]);
+        }
+        for (int m = 0; m < rows; m++) {
+            __m512 input = _mm512_set1_ps(x[m * K + k + 1]);
+            out[m][0] = _mm512_fmadd_ps(seconds(left), input, out[m][0]);
+            out[m][1] = _mm512_fmadd_ps(seconds(right), input, out[m][1]);
         }
     }
     for (int m = 0; m < rows; m++)
         for (int half = 0; half < 2; half++)
-            _mm256_storeu_si256((__m256i *)(y + (row + m) * N + at + 16 * half), (__m256i)_mm512_cvtneps_pbh(out[m][half]));
+            stored(y, (row + m) * N + at + 16 * half, out[m][half], BF);
 }
 
-// x and y are bfloat16.
-BF16 void linear_bf16(const uint16_t *x, const uint16_t *w, uint16_t *y, long M, long N, long K) {
-#pragma omp parallel for schedule(static) if (N * K >= SMALL)
-    for (long tile = 0; tile < N / TILE; tile++) {
-        const uint16_t *from = w + tile * TILE * K;
-#define BF16S(m, count) bf16_tile(from, x, m, K, count, y, tile * TILE, N)
-        IN_BLOCKS(1, BF16S);
+// x and y are bfloat16. Multiplied as float32: processors without matrix units do that faster, or as fast, and it is exact.
+FLOATS int linear_bf16(const uint16_t *x, const uint16_t *w, uint16_t *y, long rows, long N, long K) {
+    float *wide = malloc((size_t)rows * (size_t)K * sizeof(float));
+    if (!wide)
+        return -1;
+#pragma omp parallel if (N * K >= SMALL)
+    {
+#pragma omp for schedule(static)
+        for (long row = 0; row < rows; row++)
+            for (long k = 0; k < K; k += 16)
+                _mm512_storeu_ps(wide + row * K + k, widened(x + row * K + k));
+        // Of many rows, as many at a time through all tiles as stay near.
+        long near = NEAR / (long)sizeof(float) / K / ROWS * ROWS;
+        near = near < ROWS ? ROWS : near;
+        for (long from = 0; from < rows; from += near) {
+            long M = rows - from < near ? rows - from : near;
+#pragma omp for schedule(static)
+            for (long tile = 0; tile < N / TILE; tile++) {
+                const uint16_t *weights = w + tile * TILE * K;
+#define BF16S(m, count) bf16_tile(weights, wide + from * K, m, K, count, y + from * N, tile * TILE, N)
+                IN_BLOCKS(ROWS, BF16S);
+            }
+        }
     }
+    free(wide);
+    return 0;
 }
 
 // -- a new position of each row through all blocks -------------------------------------
@@ -468,8 +500,7 @@ static int linear(int kind, Linear layer, const void *x, void *y, long M, long K
         return linear_int4(x, layer.w, y, M, layer.N, K, format);
     if (kind == OF_INT8)
         return linear_int8(x, layer.w, layer.scales, y, M, layer.N, K, format);
-    linear_bf16(x, layer.w, y, M, layer.N, K);
-    return 0;
+    return linear_bf16(x, layer.w, y, M, layer.N, K);
 }
 
 // x [M, K] += y.

@@ -1,4 +1,4 @@
-"""What a step of few rows is made of, written in C for one kind of processor: x86 with AVX-512 and VNNI or bfloat16.
+"""What a step of few rows is made of, written in C for one kind of processor: x86 with AVX-512, for int8 and int4 with VNNI.
 
 It is compiled when the package is installed, if there is a C compiler; where there is none, or the processor is another, all runs
 on torch's own kernels. Weights lie in tiles of 32 outputs, which the functions named `tiles_of_` make.
@@ -16,7 +16,7 @@ from torch import Tensor
 from openjanus.errors import ConfigError
 from openjanus.models.quantization import GROUP
 
-_VERSION = 2  # as decode.c says
+_VERSION = 3  # as decode.c says
 TILE = 32  # outputs that lie together
 LANES = 16  # numbers that are worked on at a time
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
@@ -73,7 +73,7 @@ class BlockTable(ctypes.Structure):
 
 @cache
 def supported() -> frozenset[str]:
-    """Which run here: int8 and int4 (where bytes are multiplied), bf16, and fused: the norm, the gate, attention."""
+    """Which run here: bf16; where bytes are multiplied, int8, int4 and fused: the norm, the gate, attention."""
     library = _library()
     told = 0 if library is None else library.supported()
     return frozenset({"int8", "int4", "fused"} if told & 1 else ()) | frozenset({"bf16"} if told & 2 else ())
@@ -113,11 +113,11 @@ def _laid_out(weights: Tensor) -> Tensor:
 
 
 def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
-    """bfloat16 [M, N] of x bfloat16 [M, K]."""
+    """bfloat16 [M, N] of x bfloat16 [M, K], multiplied and added up as float32: as fast for many rows as for few."""
     _expect(x, torch.bfloat16)
     _expect(tiles, torch.bfloat16)
     x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
-    _loaded().linear_bf16(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y))
+    _check(_loaded().linear_bf16(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y)), x)
     return y
 
 

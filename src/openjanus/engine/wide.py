@@ -1,0 +1,28 @@
+"""Decoders of pixels in float32: exact, and without matrix units for bfloat16 (AMX) the faster choice for convolutions."""
+
+import torch
+from torch import Tensor, nn
+
+from openjanus.models import vae, vq
+
+
+class Wide(nn.Module):
+    """A module in float32, between inputs and outputs in any other numbers."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the module, in x's dtype."""
+        y: Tensor = self.module(x.float())
+        return y.to(x.dtype)
+
+
+def wide(module: nn.Module) -> Wide | None:
+    """A decoder of pixels in float32, where it is in bfloat16 on a CPU that is slow at that; None for all else."""
+    if not isinstance(module, vae.Decoder | vq.Decoder):
+        return None
+    weight = next(module.parameters())
+    slow = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()
+    return Wide(module) if slow else None
