@@ -2,11 +2,11 @@
 
     openjanus train tiny_janus -o runs/tiny_janus
 
-Its parts lie in recipes/parts, as tiny_tokenizer and tiny_encoder made them.
+Its parts lie in recipes/parts, as tiny_language, tiny_tokenizer and tiny_encoder made them.
 
-The order is the papers' own (Janus, sections 3.3 and 4.1): a language model that speaks of this world; stage 1, in which the
-adaptors and the image head move; stage 2, which begins with single objects by their names, as with ImageNet's there; stage 3, in
-which the vision tower moves too. 48-pixel pictures, 12 x 12 codes.
+The order is the papers' own (Janus, sections 3.3 and 4.1): stage 1, in which the adaptors and the image head move; stage 2, which
+begins with single objects by their names, as with ImageNet's there; stage 3, in which the vision tower moves too. 48-pixel
+pictures, 12 x 12 codes.
 """
 
 import sys
@@ -39,6 +39,7 @@ CONFIG = JanusConfig(
         default_guidance=3.5,
     ),
 )
+ROLES = ("<|User|>", "<|Assistant|>")
 VQ = ("generation.tokenizer",)
 VISION = ("understanding.encoder", *VQ)
 
@@ -52,12 +53,11 @@ class Settings(tiny_world.Settings):
 
 def start(recipe: Recipe, slots: int = CONFIG.understanding.slots) -> Start:
     """Random weights but for the parts; the embedding of codes begins as their codebook."""
-    processor = tiny_world.processor(("<|User|>", "<|Assistant|>"), slots, begin=False)
+    processor = tiny_world.processor(ROLES, slots, begin=False)
     started = tiny_world.start(recipe, CONFIG, processor, (recipe.settings.tokenizer, recipe.settings.encoder), VISION)
     generation = started.model.generation
-    if not recipe.settings.init:
-        with torch.no_grad():
-            generation.embed.weight.copy_(generation.tokenizer.quantize.embedding.weight)
+    with torch.no_grad():
+        generation.embed.weight.copy_(generation.tokenizer.quantize.embedding.weight)
     return started
 
 

@@ -2,7 +2,7 @@
 
     openjanus train tiny_janusflow -o runs/tiny_janusflow
 
-Its parts lie in recipes/parts, as tiny_vae and tiny_encoder made them.
+Its parts lie in recipes/parts, as tiny_language, tiny_vae and tiny_encoder made them.
 
 The stages are those of tiny_janus (JanusFlow, section 3.3). Pictures to paint have 64 pixels and a latent of 16 x 16, of which
 the language model sees cells of 2 x 2: as many as the tower, which reads 48 pixels, has patches, so representations align.

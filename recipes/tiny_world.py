@@ -6,8 +6,6 @@ from functools import cache
 from pathlib import Path
 
 import tokenizers
-import torch
-from torch import Tensor
 
 from openjanus.config import JanusConfig, LanguageConfig
 from openjanus.data.samples import InTurn, Kind, Source
@@ -16,7 +14,6 @@ from openjanus.data.shapes_streams import (
     LookupSource,
     PaintingSource,
     ReadingSource,
-    StorySource,
     TalkSource,
     ToldSource,
     painting,
@@ -92,55 +89,36 @@ class Settings(UnifiedSettings):
     saved: Precision = "bfloat16"
     text_weight: float = 4.0
     contrast_weight: float = 2.0
+    language: str = str(PARTS / "tiny_language")
     encoder: str = str(PARTS / "tiny_encoder")
-    init: str = ""
-    """A checkpoint to go on from; its tokenizer, autoencoder and tower are those of the parts all the same."""
     preview_prompts: tuple[str, ...] = PROMPTS
     preview_questions: tuple[str, ...] = QUESTIONS
     preview_image: str = str(PARTS.parents[1] / "examples/images/shapes.png")
 
 
 def start(recipe: Recipe, config: JanusConfig, processor: Processor, parts: tuple[str, ...], needed: tuple[str, ...]) -> Start:
-    """A model with random weights, or those of settings.init, but for the parts, which hold all that is `needed`.
+    """A model with random weights but for the language model and the other parts, which hold all that is `needed`.
 
     And what is learned from in which stage: talk, questions in a row on one picture, captions with their pictures; first of all
-    plain text, then single objects by name.
+    single objects by name.
     """
     model = JanusModel(config)
+    parts = (recipe.settings.language, *parts)
     state = {name: tensor for part in parts for name, tensor in load_part(part).items()}
-    if recipe.settings.init:
-        state = _renumbered(recipe.settings.init, processor.tokenizer.backend) | state
-    missing = [name for name in model.state_dict() if (belongs(name, needed) or recipe.settings.init) and name not in state]
+    missing = [name for name in model.state_dict() if belongs(name, ("language", *needed)) and name not in state]
     if missing:
         raise CheckpointError(f"{' and '.join(parts)} hold no {missing[0]}; train these parts first, as the recipe says")
     model.load_state_dict(state, strict=False)
     seed, (painted, _) = recipe.seed, config.generation.image_size
     own: dict[Kind, Source] = {
-        "text": InTurn((ToldSource(seed), LookupSource(seed), TalkSource(seed))),
+        "text": InTurn((ToldSource(seed), LookupSource(seed), ToldSource(seed + 1), TalkSource(seed))),
         "understanding": ReadingSource(seed, SIZE, turns=6, kinds=ASKED),
         "generation": PaintingSource(seed, painted, TASKS, LONG, rivals=recipe.settings.contrast_weight > 0),
     }
     # Captions teach a language model to see sooner than questions do, whose answers are a word or two.
     captions = ReadingSource(seed, SIZE, turns=2, kinds=("caption", "description"))
     names = own | {"understanding": captions, "generation": PaintingSource(seed, painted, categories=True)}
-    told = InTurn((LookupSource(seed), ToldSource(seed), LookupSource(seed + 1), TalkSource(seed), StorySource(seed)))
-    by_stage: dict[str, dict[Kind, Source]] = {"text": {"text": told}, "adapt": names, "names": names}
-    return Start(model, processor, own, by_stage)
-
-
-def _renumbered(init: str, tokenizer: tokenizers.Tokenizer) -> dict[str, Tensor]:
-    """A checkpoint's tensors, with the rows of its words where this tokenizer has them."""
-    state = load_part(init)
-    numbers = tokenizers.Tokenizer.from_file(str(Path(init) / "tokenizer.json")).get_vocab()
-    for token, number in tokenizer.get_vocab().items():
-        if token not in numbers:
-            raise CheckpointError(f"the tokenizer of {init} has no {token!r}, so it is none of this world; choose another init")
-        for name in ("language.model.embed_tokens.weight", "language.lm_head.weight"):
-            rows = state.setdefault(f"new {name}", torch.empty_like(state[name]))
-            rows[number] = state[name][numbers[token]]
-    for name in ("language.model.embed_tokens.weight", "language.lm_head.weight"):
-        state[name] = state.pop(f"new {name}")
-    return state
+    return Start(model, processor, own, {"adapt": names, "names": names})
 
 
 def recipe_of(
@@ -159,18 +137,15 @@ def recipe_of(
 
 
 def stages(base: Stage, vision: tuple[str, ...], decoder: tuple[str, ...]) -> tuple[Stage, ...]:
-    """The papers' order, for both bundled models: text, adaptors, names, everything, and everything with the tower.
+    """The papers' order, for both bundled models: adaptors, names, everything, and everything with the tower.
 
     vision: the parts that are never trained before the last stage. decoder: those that are not even then.
     """
-    mix = {"understanding": 3, "text": 3, "generation": 4}
+    mix = {"understanding": 3, "text": 2, "generation": 4}
     return (
-        replace(
-            base, name="text", steps=1200, mix={"text": 1}, frozen=("understanding", "generation"), schedule="cosine", floor=0.2
-        ),
         replace(base, name="adapt", steps=200, mix={"understanding": 1, "generation": 3}, frozen=(*vision, "language")),
-        replace(base, name="names", steps=600, mix=mix, frozen=vision),
-        replace(base, name="pretrain", steps=6000, mix=mix, frozen=vision, schedule="cosine", floor=0.1, ema=0.999),
+        replace(base, name="names", steps=400, mix=mix, frozen=vision),
+        replace(base, name="pretrain", steps=4000, mix=mix, frozen=vision, schedule="cosine", floor=0.1, ema=0.999),
         replace(
             base,
             name="tune",

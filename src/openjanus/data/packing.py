@@ -6,8 +6,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from openjanus.data.documents import Document
-from openjanus.errors import PromptError
+from openjanus.data.documents import Document, Writer
+from openjanus.data.records import unusable
+from openjanus.data.samples import Sample
+from openjanus.errors import DataError, JanusError, PromptError
 from openjanus.types import IGNORE, TrainingBatch
 
 # Attention over a group runs over its longest document for all of them: at 0.8, for at most 1.6 times the pairs there are.
@@ -31,6 +33,26 @@ def pack(documents: Sequence[Document], context: int) -> list[list[Document]]:
         rows[row].append(document)
         room[row] -= len(document)
     return rows
+
+
+def packed(writer: Writer, samples: Sequence[Sample], context: int) -> list[list[Document]]:
+    """The documents of samples, packed; DataError, which names the record, for one that cannot be made or fits no row."""
+    return pack([document for sample in samples for document in _written(writer, sample, context)], context)
+
+
+def _written(writer: Writer, sample: Sample, context: int) -> list[Document]:
+    origin = sample.origin or f"a sample of {sample.kind}"
+    try:
+        documents = writer.documents(sample)
+    except JanusError as error:
+        raise unusable(origin, error) from error
+    longest = max(map(len, documents))
+    if longest > context:
+        raise DataError(
+            f"{origin}: it has {longest} tokens, and a row holds settings.context={context}; shorten it or take it out, "
+            f"or begin another run with settings.context={longest} or more"
+        )
+    return documents
 
 
 def batch(rows: Sequence[Sequence[Document]], pad: int) -> TrainingBatch:

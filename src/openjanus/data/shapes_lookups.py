@@ -2,7 +2,9 @@
 
 To find a word in what was said is a part of nearly every answer and of every picture (which of the things that were asked for is
 not there yet?). In questions on scenes it is a token of an answer now and then, and a small model had not learned it from 36,000
-conversations; here it is every second token.
+conversations; here it is every second token. From lists alone it was not learned either, in 1,200 steps: each answer takes two
+thoughts, which word is next and what stands beside it. Words to repeat take one, and so do answers that name what they are about:
+with these among them, a model of the bundled ones' size begins to find words within 250 steps.
 """
 
 from collections.abc import Sequence
@@ -15,11 +17,28 @@ from openjanus.data.shapes_questions import BY_LETTER, LETTERS, Turn, lettered
 from openjanus.data.shapes_text import listing
 
 _MOST_THINGS = 5
+_REPEATED = range(4, 13)
+# Behind a question whose answers are to name what they are about.
+_NAMED = " Say each with its name."
 
 
 def lookups(rng: np.random.Generator, turns: int) -> list[Turn]:
-    """`turns` questions, each about a list of its own: of options with their letters, or of things with their colours."""
-    return [_of_letters(rng) if rng.random() < 0.5 else _of_things(rng) for _ in range(turns)]
+    """`turns` questions, each about a list of its own: words to repeat, options with their letters, things with their colours."""
+    makers = _repeated, _of_letters, _of_things
+    return [makers[rng.choice(3, p=(0.2, 0.4, 0.4))](rng) for _ in range(turns)]
+
+
+def _repeated(rng: np.random.Generator) -> Turn:
+    among = (*COLOURS, *SHAPES, *NUMBERS, *LETTERS)
+    words = " ".join(among[i] for i in rng.integers(len(among), size=rng.choice(_REPEATED)))
+    return Turn("lookup", f"Repeat: {words}", words)
+
+
+def _asked(rng: np.random.Generator, question: str, wanted: Sequence[str], answers: Sequence[str]) -> Turn:
+    """A question about several words, whose answers stand alone or each behind what was asked for."""
+    if rng.random() < 0.5:
+        return Turn("lookup", question, ", ".join(answers))
+    return Turn("lookup", question + _NAMED, ", ".join(f"{word} {answer}" for word, answer in zip(wanted, answers, strict=True)))
 
 
 def _of_letters(rng: np.random.Generator) -> Turn:
@@ -32,9 +51,9 @@ def _of_letters(rng: np.random.Generator) -> Turn:
     asked = [pairs[i] for i in rng.permutation(len(pairs))]
     if rng.random() < 0.7:
         wanted, answer = [word for _, word in asked], [letter for letter, _ in asked]
-        return Turn("lookup", f"{lettered(options)}\nWhich letters stand before {listing(wanted)}?", ", ".join(answer))
+        return _asked(rng, f"{lettered(options)}\nWhich letters stand before {listing(wanted)}?", wanted, answer)
     wanted, answer = [letter for letter, _ in asked], [word for _, word in asked]
-    return Turn("lookup", f"{lettered(options)}\nWhat stands behind {listing(wanted)}?", ", ".join(answer))
+    return _asked(rng, f"{lettered(options)}\nWhat stands behind {listing(wanted)}?", wanted, answer)
 
 
 def _of_things(rng: np.random.Generator) -> Turn:
@@ -45,11 +64,14 @@ def _of_things(rng: np.random.Generator) -> Turn:
             break
     said = listing([str(Mention(shape, colour)) for colour, shape in things])
     asked = [things[i] for i in rng.permutation(count)]
+    colours, shapes = [colour for colour, _ in asked], [shape for _, shape in asked]
     if rng.random() < 0.5:
-        wanted, answer = listing([f"the {shape}" for _, shape in asked]), [colour for colour, _ in asked]
-        return Turn("lookup", f"You see {said}. Name the colors of {wanted}.", ", ".join(answer))
-    wanted, answer = listing([f"the {colour} one" for colour, _ in asked]), [shape for _, shape in asked]
-    return Turn("lookup", f"You see {said}. Name the shapes of {wanted}.", ", ".join(answer))
+        return _asked(
+            rng, f"You see {said}. Name the colors of {listing([f'the {shape}' for shape in shapes])}.", shapes, colours
+        )
+    return _asked(
+        rng, f"You see {said}. Name the shapes of {listing([f'the {colour} one' for colour in colours])}.", colours, shapes
+    )
 
 
 def _some(rng: np.random.Generator, among: Sequence[str], count: int) -> list[str]:

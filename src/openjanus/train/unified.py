@@ -15,11 +15,10 @@ from torch import Tensor
 
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import JanusConfig
-from openjanus.data.documents import Document, Writer
-from openjanus.data.packing import batch, pack
-from openjanus.data.records import unusable
+from openjanus.data.documents import Writer
+from openjanus.data.packing import batch, packed
 from openjanus.data.samples import Kind, Mixture, Sample, Source
-from openjanus.errors import ConfigError, DataError, JanusError
+from openjanus.errors import ConfigError
 from openjanus.janus import Janus
 from openjanus.models.alignment import Alignment
 from openjanus.models.janus import JanusModel
@@ -150,29 +149,13 @@ class UnifiedTask(Task[TrainingBatch]):
             supervise_prompts=stage.name in self.settings.supervise_prompts,
             random_crop=self.settings.random_crop,
         )
-        rows = pack([document for sample in samples for document in self._written(writer, sample)], self.settings.context)
-        content = batch(rows, self.processor.tokenizer.pad)
+        content = batch(packed(writer, samples, self.settings.context), self.processor.tokenizer.pad)
         text, rivals = int((content.labels != IGNORE).sum()), int(content.rivals.sum())
         pictures = len(content.pictures) - rivals
         image = pictures * self.config.generation.elements
         aligned = pictures * self.config.understanding.encoder.patches
         counts = {"text": text, "image": image, "positions": text + image, "contrast": rivals, "alignment": aligned}
         return Batch(content, counts, tokens=content.ids.numel())
-
-    def _written(self, writer: Writer, sample: Sample) -> list[Document]:
-        """The documents of a sample; DataError, which names its record, if they cannot be made or fit no row."""
-        origin = sample.origin or f"a sample of {sample.kind}"
-        try:
-            documents = writer.documents(sample)
-        except JanusError as error:
-            raise unusable(origin, error) from error
-        longest, context = max(map(len, documents)), self.settings.context
-        if longest > context:
-            raise DataError(
-                f"{origin}: it has {longest} tokens, and a row holds settings.context={context}; shorten it or take it out, "
-                f"or begin another run with settings.context={longest} or more"
-            )
-        return documents
 
     def losses(self, content: TrainingBatch) -> Mapping[str, Loss]:
         settings = self.settings
