@@ -98,13 +98,13 @@ def test_stats_tell_tokens_as_training_will_have_them(checkpoint: Path, records:
     assert kinds["generation"]["supervised"]["most"] == tiny.CONFIGS[checkpoint.name].generation.positions
     assert [kinds[kind]["too_long"] for kind in ("text", "understanding")] == [0, 1]
     assert run("stats", records, "--model", checkpoint, "--limit", 1) == 0
-    assert "text: 1 records" in capsys.readouterr().out
+    assert "text: 1 record, " in capsys.readouterr().out
 
 
 def test_stats_say_what_they_leave_out(checkpoint: Path, folder: Path, capsys: Capture):
     assert run("stats", folder, "--model", checkpoint) == 0
     out = capsys.readouterr().out
-    assert "generation: 2 records" in out and "1 broken records are left out" in out
+    assert "generation: 2 records" in out and "left out: 1 broken record; `openjanus data check` tells why" in out
 
 
 # -- preview ---------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_a_file_without_records(tmp_path: Path, name: str, content: str):
 def test_a_folder_without_images(tmp_path: Path):
     wrote(tmp_path / "a.txt", "A caption of nothing.")
     assert "there is no record in" in told(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    captioned(tmp_path, "folder")
+    scan = os.scandir
+
+    def forbidden(path: str) -> object:
+        if str(path).endswith("deeper"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    assert "folder cannot be read: Permission denied" in told(tmp_path / "folder")
 
 
 def test_a_line_that_is_not_json_is_told_as_editors_count(tmp_path: Path):
@@ -175,7 +189,7 @@ def test_an_image_without_a_caption(tmp_path: Path, beside: str, suffix: str, co
         ({"conversations": [{"from": "robot", "value": "x"}]}, "each turn of conversations needs"),
         ({"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "x"}]}, "1 <image> for 0 images"),
         ({"conversations": [{"from": "human", "value": "x"}]}, "the last message is the user's"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}], "image": "a.png"}, "1 of 1 images have no"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}], "image": "a.png"}, "0 places for 1 images"),
         ({"text": "half \ud800"}, "half a character"),
         (painted("x", "a.png") | {"messages": [*painted("x", "a.png")["messages"]] * 2}, "one text of the user and one image"),
     ],

@@ -160,6 +160,14 @@ def test_parts_without_a_path_take_the_images_beside_the_messages(tmp_path: Path
     assert sample.messages[0] == Message("user", "<image_placeholder>\nor\n<image_placeholder>", images)
 
 
+def test_images_that_messages_name_may_be_named_beside_them_too(tmp_path: Path):
+    parts = [{"type": "image", "image": "1.png"}, {"type": "text", "text": "What?"}]
+    talk = [{"role": "user", "content": parts}, answer()]
+    path = write_lines(tmp_path / "a.jsonl", {"messages": talk, "image": "1.png"}, {"messages": talk})
+    first, second = samples(path)
+    assert first.messages == second.messages
+
+
 def test_a_picture_may_be_asked_for_in_messages_with_images_beside_them(tmp_path: Path):
     talk = [{"role": "user", "content": "a fox"}, {"role": "assistant", "content": "<image>"}]
     path = write_lines(tmp_path / "a.jsonl", {"messages": talk, "images": ["1.png"]})

@@ -124,10 +124,10 @@ def convert(
     """
     from openjanus.cli.console import note, progress_bar
     from openjanus.data import converting
-    from openjanus.errors import DataError
+    from openjanus.errors import ConfigError
 
     if on_error not in ("stop", "skip"):
-        raise DataError(f"--on-error is {on_error!r}; it must be stop or skip")
+        raise ConfigError(f"--on-error is {on_error!r}; it must be stop or skip")
     files = _files(paths, kind)
     with progress_bar("convert") as progress:
         written = converting.convert(files, output, "stop" if on_error == "stop" else "skip", progress)
@@ -140,11 +140,11 @@ def convert(
 def _files(paths: list[str], kind: str | None) -> "RecordFiles":
     from openjanus.data.records import RecordFiles
     from openjanus.data.samples import KINDS
-    from openjanus.errors import DataError
+    from openjanus.errors import ConfigError
 
     wanted = next((one for one in KINDS if one == kind), None)
     if kind is not None and wanted is None:
-        raise DataError(f"--kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+        raise ConfigError(f"--kind is {kind!r}; it must be one of {', '.join(KINDS)}")
     return RecordFiles(paths, wanted)
 
 
@@ -155,6 +155,6 @@ def _writer(model: str | None) -> "Writer":
     from openjanus.data.documents import Writer
 
     if model is None:
-        note("no --model given: records are shown as the bundled janus-tiny sees them")
+        note("no --model given: this is how the bundled janus-tiny sees records")
     processor, config = load_without_weights(model or "janus-tiny")
     return Writer(processor, config.generation)

@@ -74,26 +74,37 @@ def _turn(turn: Any) -> tuple[str, str]:
     return _SPEAKERS[turn["from"]], turn["value"]
 
 
-def _with_images(messages: Sequence[Any], images: Sequence[Any]) -> list[Any]:
+def _with_images(messages: Sequence[Any], images: Sequence[Any]) -> Sequence[Any]:
     """Messages with the images that stand beside them: in the place of <image>, or of parts that name none."""
     plain = [message for message in messages if isinstance(message, Mapping) and isinstance(message.get("content"), str)]
     if len(plain) == len(messages):
         return _placed([(message.get("role"), message["content"]) for message in plain], images)
-    waiting = list(images)
+    parts = [part for message in messages if isinstance(message, Mapping) for part in _parts(message) if _is_image(part)]
+    empty = [part for part in parts if not part.get(part["type"])]
+    if parts and not empty:
+        return messages  # which name their images themselves; beside them they are named once more
+    if len(empty) != len(images):
+        raise DataError(f"there are {len(empty)} places for {len(images)} images in the messages; give one for each")
+    waiting = iter(images)
 
     def filled(part: Any) -> Any:
-        empty = isinstance(part, Mapping) and part.get("type") == "image" and not part.get("image")
-        return _part(waiting.pop(0)) if empty and waiting else part
+        return _part(next(waiting)) if _is_image(part) and not part.get(part["type"]) else part
 
-    found = [
-        {**message, "content": [filled(part) for part in message["content"]]}
+    return [
+        {**message, "content": [filled(part) for part in _parts(message)]}
         if isinstance(message, Mapping) and isinstance(message.get("content"), list)
         else message
         for message in messages
     ]
-    if waiting:
-        raise DataError(f"{len(waiting)} of {len(images)} images have no place in the messages")
-    return found
+
+
+def _parts(message: Mapping[str, Any]) -> Sequence[Any]:
+    content = message.get("content")
+    return content if isinstance(content, list) else ()
+
+
+def _is_image(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("image", "image_url")
 
 
 def _placed(turns: Sequence[tuple[Any, str]], images: Sequence[Any]) -> list[dict[str, Any]]:

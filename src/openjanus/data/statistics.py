@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from openjanus.data.documents import Writer
-from openjanus.data.records import RecordFiles
-from openjanus.errors import JanusError
+from openjanus.data.documents import Document, Writer
+from openjanus.data.records import RecordFiles, unusable
+from openjanus.data.samples import Sample
+from openjanus.errors import DataError, JanusError
 from openjanus.processing.images import open_image
 from openjanus.types import IGNORE
 
@@ -67,7 +68,7 @@ class Statistics:
         lines = []
         for kind, found in self.kinds.items():
             lines += [
-                f"{kind}: {found.records:,} records, {found.all_tokens:,} tokens, {found.all_supervised:,} of them supervised",
+                f"{kind}: {_counted(found.records, 'record')}, {found.all_tokens:,} tokens, {found.all_supervised:,} supervised",
                 f"  {'':22} {'least':>9} {'median':>9} {'90 %':>9} {'most':>9}",
                 f"  {'tokens':22} {found.tokens}",
                 f"  {'supervised':22} {found.supervised}",
@@ -79,8 +80,12 @@ class Statistics:
                 f"{found.too_long:,} are too long"
             )
         if self.broken:
-            lines.append(f"{len(self.broken):,} broken records are left out; `openjanus data check` lists them")
+            lines.append(f"left out: {_counted(len(self.broken), 'broken record')}; `openjanus data check` tells why")
         return "\n".join(lines)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 @dataclass
@@ -114,15 +119,21 @@ def measure(
     for done, number in enumerate(numbers, 1):
         try:
             sample = files.sample(number)
-            documents = writer.documents(sample)
-            sizes = [open_image(image).size for image in sample.images]
-        except JanusError as error:
-            broken.append(f"{files.origin(number)}: {error}")
+            documents = _documents(writer, sample)
+        except DataError as error:
+            broken.append(str(error))
         else:
             lengths = found.setdefault(sample.kind, _Lengths())
             lengths.tokens.append(sum(map(len, documents)))
             lengths.supervised.append(sum(int((one.labels != IGNORE).sum() + one.outputs.sum()) for one in documents))
             lengths.longest.append(max(map(len, documents)))
-            lengths.sizes += sizes
+            lengths.sizes += [open_image(image).size for image in sample.images]
         progress(done)
     return Statistics(context, {kind: lengths.told(context) for kind, lengths in found.items()}, tuple(broken))
+
+
+def _documents(writer: Writer, sample: Sample) -> list[Document]:
+    try:
+        return writer.documents(sample)
+    except JanusError as error:
+        raise unusable(sample.origin, error) from error

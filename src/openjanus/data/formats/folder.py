@@ -10,12 +10,18 @@ from openjanus.data.formats.names import Names
 
 
 class Folder:
-    """The images in a folder and below, in the order of their paths. Texts without an image are not looked at."""
+    """The images in a folder and below, in the order of their paths.
+
+    Texts without an image are not looked at, links to folders are not followed. OSError for a folder below that may not be read.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = self.folder = path
-        found = [os.path.join(place, name) for place, _, names in os.walk(path) for name in names if _is_image(name)]  # noqa: PTH118
-        self._names = Names(sorted(os.path.relpath(one, path) for one in found))
+        found: list[str] = []
+        for place, _, names in os.walk(path, onerror=_not_passed_over):
+            below = Path(place).relative_to(path)
+            found += [str(below / name) for name in names if _is_image(name)]
+        self._names = Names(sorted(found))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -31,6 +37,11 @@ class Folder:
             text.read_text(encoding="utf-8") if text.is_file() else None,
             json.loads(values.read_bytes()) if values.is_file() else None,
         )
+
+
+def _not_passed_over(error: OSError) -> None:
+    """A folder that may not be looked into holds records that would be missed."""
+    raise error
 
 
 def _is_image(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +14,15 @@ from openjanus.data.records import Records
 from openjanus.data.samples import Sample
 from openjanus.data.skipping import MOST, first_good
 from openjanus.errors import ConfigError, DataError
-from openjanus.train.from_checkpoint import CheckpointSettings, DataFiles, recipe_of
+from openjanus.train.from_checkpoint import CheckpointSettings, recipe_of
 from openjanus.train.overrides import override
-from openjanus.train.parallel import World
 from openjanus.train.recipe import Recipe
+from openjanus.train.recipe_files import load_recipe
 from openjanus.train.skipped import Skipped
-from openjanus.train.stage import Stage
-from openjanus.train.trainer import Result, train
 
+from .running import HERE, Notes, curve, run, start
+
+TUNING = HERE / "tuning.py"
 BAD = (2, 3, 7)
 RECORDS = 12
 
@@ -89,20 +89,9 @@ def test_nothing_but_bad_records_is_an_error(tmp_path: Path):
 # -- a run -----------------------------------------------------------------------------
 
 
-class Notes:
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def step(self, line: Any, steps: int) -> None:
-        pass
-
-
 @pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
-    """Four steps of six samples: texts of which one is too long, pictures of which one is missing and one is no image."""
+def settings(tmp_path: Path) -> list[str]:
+    """What a tuning starts from: texts of which one is too long, pictures of which one is missing and one is no image."""
     save_checkpoint(tiny.tiny_model("janus"), tiny.tiny_processor("janus"), tmp_path / "init")
     chance = np.random.default_rng(0)
     pairs = []
@@ -114,33 +103,32 @@ def recipe(tmp_path: Path) -> Recipe:
     (tmp_path / "paint.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     texts = [{"text": f"Number {number}. " * (300 if number == 1 else 1)} for number in range(5)]
     (tmp_path / "text.jsonl").write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
-    settings = CheckpointSettings(
-        init=str(tmp_path / "init"),
-        data=DataFiles(text=(str(tmp_path / "text.jsonl"),), generation=(str(tmp_path / "paint.jsonl"),)),
-        context=256,
-        on_error="skip",
-    )
-    stage = Stage("tune", steps=4, batch=6, rate=1e-4, mix={"text": 1, "generation": 2})
-    return recipe_of("tuning", (stage,), settings)
+    data = [f"settings.data.{kind}={tmp_path}/{name}.jsonl" for kind, name in (("text", "text"), ("generation", "paint"))]
+    return [f"settings.init={tmp_path}/init", *data]
 
 
-def run(recipe: Recipe, folder: Path, notes: Notes, workers: int = 0, **changes: Any) -> Result:
-    assignments = [f"{key}={value}" for key, value in changes.items()]
-    return train(override(recipe, assignments), folder, World(0, 1, torch.device("cpu")), notes, workers)
+@pytest.fixture
+def recipe(settings: list[str]) -> Recipe:
+    """The tuning on this data."""
+    return override(load_recipe(str(TUNING)), settings)
+
+
+def listed(folder: Path) -> list[str]:
+    """The lines of a run's list."""
+    return (folder / "skipped.txt").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_skips_what_cannot_be_used_and_lists_it(tmp_path: Path, recipe: Recipe, workers: int):
     notes = Notes()
-    assert run(recipe, tmp_path / "run", notes, workers).final is not None
-    listed = (tmp_path / "run" / "skipped.txt").read_text(encoding="utf-8").splitlines()
+    assert run(tmp_path / "run", recipe=recipe, notes=notes, workers=workers).final is not None
     assert notes.notes == [f"3 records could not be used and were skipped; {tmp_path}/run/skipped.txt lists them"]
-    told = sorted(line.partition(": ")[2] for line in listed)
+    told = sorted(line.partition(": ")[2] for line in listed(tmp_path / "run"))
     assert len(told) == 3
     assert "paint.jsonl, record 4: there is no image at" in told[0]
     assert "paint.jsonl, record 6: " in told[1] and "is not an image" in told[1]
     assert "text.jsonl, record 2: it has" in told[2] and "settings.context=256" in told[2]
-    assert all(line.startswith("step ") for line in listed)
+    assert all(line.startswith("step ") for line in listed(tmp_path / "run"))
 
 
 def test_a_run_without_bad_records_has_no_list(tmp_path: Path, recipe: Recipe):
@@ -148,7 +136,7 @@ def test_a_run_without_bad_records_has_no_list(tmp_path: Path, recipe: Recipe):
         path = tmp_path / f"{name}.jsonl"
         path.write_text(path.read_text(encoding="utf-8").splitlines()[0], encoding="utf-8")
     notes = Notes()
-    run(recipe, tmp_path / "run", notes)
+    run(tmp_path / "run", recipe=recipe, notes=notes)
     assert not (tmp_path / "run" / "skipped.txt").exists()
     assert notes.notes == []
 
@@ -167,13 +155,24 @@ def test_two_processes_learn_from_the_samples_of_one(recipe: Recipe):
 
 def test_a_run_that_was_stopped_by_a_bad_record_may_go_on_without_it(tmp_path: Path, recipe: Recipe):
     with pytest.raises(DataError, match=r"mend it or take it out|shorten it or take it out"):
-        run(recipe, tmp_path / "run", Notes(), **{"settings.on_error": "stop", "save_every": 1})
+        run(tmp_path / "run", recipe=override(recipe, ["settings.on_error=stop", "save_every=1"]))
     notes = Notes()
-    assert run(recipe, tmp_path / "run", notes, save_every=1).final is not None
+    assert run(tmp_path / "run", recipe=recipe, notes=notes).final is not None
     assert any("settings.on_error stop -> skip" in note for note in notes.notes)
-    run(recipe, tmp_path / "straight", Notes())
-    lists = [(tmp_path / name / "skipped.txt").read_text(encoding="utf-8") for name in ("run", "straight")]
-    assert lists[0] == lists[1]
+    run(tmp_path / "straight", recipe=recipe)
+    assert listed(tmp_path / "run") == listed(tmp_path / "straight")
+    assert curve(tmp_path / "run") == curve(tmp_path / "straight")
+
+
+@pytest.mark.multiproc
+@pytest.mark.xdist_group("processes")
+def test_two_processes_list_what_one_does(tmp_path: Path, settings: list[str], recipe: Recipe):
+    process = start(tmp_path / "together", settings, processes=2, recipe=TUNING)
+    run(tmp_path / "alone", recipe=recipe)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert sorted(listed(tmp_path / "together")) == sorted(listed(tmp_path / "alone"))
+    assert err.count("3 records could not be used and were skipped") == 1
 
 
 def test_a_resumed_run_lists_what_it_skips_once(tmp_path: Path):
