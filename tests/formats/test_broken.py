@@ -111,6 +111,29 @@ def test_a_table_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, conte
     assert f"a.csv, {message}" in told(wrote(tmp_path / "a.csv", content))
 
 
+def test_a_table_in_another_encoding_is_told(tmp_path: Path):
+    assert "a.csv cannot be read: 'utf-8' codec can't decode" in told(
+        wrote(tmp_path / "a.csv", "image,caption\n".encode("utf-16"))
+    )
+
+
+def test_a_table_may_begin_with_empty_lines(tmp_path: Path):
+    path = wrote(tmp_path / "a.csv", "\n\nimage,caption\n0.png,a fox\n")
+    assert RecordFiles([path]).sample(0).origin == f"{path}, line 4"
+
+
+def test_a_file_that_has_become_another_is_told(tmp_path: Path):
+    for name in ("shard.tar", "rows.parquet", "table.csv", "captions.json", "captions.jsonl"):
+        path = captioned(tmp_path, name)
+        files = RecordFiles([path])
+        path.write_bytes(path.read_bytes()[:7] + b"\xff" * 4000)
+        with pytest.raises(DataError, match=name):
+            files.sample(3)
+        path.unlink()
+        with pytest.raises(DataError, match=name):
+            files.sample(3)
+
+
 def test_a_file_that_is_no_tar(tmp_path: Path):
     for content in (b"", b"I am text", gzip.compress(bytes(2048))):
         assert "is no tar archive" in told(wrote(tmp_path / "a.tar", content))
@@ -125,7 +148,7 @@ def test_of_a_shard_that_was_cut_off_the_records_before_the_cut_are_whole(tmp_pa
         files = RecordFiles([wrote(tmp_path / "cut.tar", whole[:place])])
         report = check(files, quietly)
         assert len(report.broken) == 1, place
-        assert "the archive is cut off here; fetch or write it again; mend it or take it out" in report.broken[0]
+        assert "the archive is cut off here and must be fetched or written again; mend it or take it out" in report.broken[0]
         good = [files.sample(number).messages[0].text for number in range(len(files) - 1)]
         assert good == list(CAPTIONS[: len(good)])
         # What stands last may have lost something behind it.
@@ -148,6 +171,8 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
 def test_parquet_that_is_damaged_or_of_something_else(tmp_path: Path):
     whole = write_parquet(tmp_path / "a.parquet", [{"text": "x"}]).read_bytes()
     assert "is a damaged parquet file" in told(wrote(tmp_path / "cut.parquet", whole[:-20]))
+    half = len(whole) // 2
+    assert "is a damaged parquet file" in told(wrote(tmp_path / "spoiled.parquet", whole[:4] + bytes(half) + whole[4 + half :]))
     assert "is no parquet file" in told(wrote(tmp_path / "text.parquet", "I am text"))
     other = write_parquet(tmp_path / "other.parquet", [{"x": 1, "y": 2}])
     assert "has the columns x, y; it needs some of messages" in told(other)

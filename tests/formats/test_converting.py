@@ -1,9 +1,11 @@
 """Every format as the one format, with the images it held."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from openjanus.data.conversations import to_record, to_sample
 from openjanus.data.converting import convert
 from openjanus.data.records import RecordFiles
 from openjanus.data.samples import Kind
@@ -29,6 +31,28 @@ def test_records_are_the_same_after_they_were_converted(tmp_path: Path, name: st
     if embedded:
         found = [path.read_bytes() for path in sorted((output.parent / "out_images").iterdir())]
         assert found == [picture(number) for number in range(len(CAPTIONS))]
+
+
+IMAGE, TEXT = {"type": "image", "image": "0.png"}, {"type": "text", "text": "What?"}
+ANSWER = {"role": "assistant", "content": "Noise."}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": [IMAGE, TEXT, IMAGE]}, ANSWER],
+        [{"role": "user", "content": [TEXT, IMAGE, TEXT, IMAGE]}, ANSWER],
+        [{"role": "user", "content": [IMAGE, IMAGE]}, ANSWER],
+        [{"role": "system", "content": "Be kind."}, {"role": "user", "content": [IMAGE, TEXT]}, ANSWER],
+        [{"role": "user", "content": [IMAGE, TEXT]}, ANSWER, {"role": "user", "content": [TEXT, IMAGE]}, ANSWER],
+        [{"role": "user", "content": "a fox"}, {"role": "assistant", "content": [IMAGE]}],
+        [ANSWER],
+    ],
+)
+def test_a_sample_is_the_same_as_a_record_and_back(messages: list[object]):
+    sample = to_sample({"messages": messages}, Path(), 3)
+    record = json.loads(json.dumps(to_record(sample, str)))
+    assert to_sample(record, Path(), 3) == sample
 
 
 def test_an_embedded_image_that_is_none_is_a_broken_record(tmp_path: Path):

@@ -16,11 +16,12 @@ from openjanus.data.skipping import MOST, first_good
 from openjanus.errors import ConfigError, DataError
 from openjanus.train.from_checkpoint import CheckpointSettings, recipe_of
 from openjanus.train.overrides import override
+from openjanus.train.plan import dry_run
 from openjanus.train.recipe import Recipe
 from openjanus.train.recipe_files import load_recipe
 from openjanus.train.skipped import Skipped
 
-from .running import HERE, Notes, curve, run, start
+from .running import ALONE, HERE, Notes, curve, run, start
 
 TUNING = HERE / "tuning.py"
 BAD = (2, 3, 7)
@@ -129,6 +130,12 @@ def test_a_run_skips_what_cannot_be_used_and_lists_it(tmp_path: Path, recipe: Re
     assert "paint.jsonl, record 6: " in told[1] and "is not an image" in told[1]
     assert "text.jsonl, record 2: it has" in told[2] and "settings.context=256" in told[2]
     assert all(line.startswith("step ") for line in listed(tmp_path / "run"))
+
+
+def test_a_dry_run_tells_what_it_skips(recipe: Recipe):
+    plan = dry_run(recipe, ALONE)
+    (stage,) = plan.stages
+    assert stage.skipped and all(f"skips: {text}" in plan.to_text() for text in stage.skipped)
 
 
 def test_a_run_without_bad_records_has_no_list(tmp_path: Path, recipe: Recipe):

@@ -34,6 +34,6 @@ def open_records(path: Path) -> RecordFile:
             path.stat()
             raise DataError(f"{path} is of no format that records are read from; {ALLOWED}, or convert it to one of these")
         return reader(path)
-    except (OSError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be read: {reason}; {ALLOWED}") from error

@@ -1,5 +1,7 @@
 """Parquet: a record a row, as data sets on the Hugging Face hub have it. Needs pyarrow."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,8 @@ class Parquet:
         with path.open("rb") as file:
             if file.read(4) != b"PAR1":
                 raise DataError(f"{path} is no parquet file, whatever its name says; write or fetch it again")
-        try:
+        with self._whole():
             file = self._open()
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is a damaged parquet file ({error}); write or fetch it again") from error
         metadata = file.metadata
         self._columns = [name for name in file.schema_arrow.names if name in COLUMNS]
         if not self._columns:
@@ -46,9 +46,20 @@ class Parquet:
         group = int(np.searchsorted(self._ends, number, side="right"))
         first = int(self._ends[group - 1]) if group else 0
         if self._group is None or self._group[0] != group:
-            self._group = group, self._open().read_row_group(group, columns=self._columns, use_threads=False)
+            with self._whole():
+                self._group = group, self._open().read_row_group(group, columns=self._columns, use_threads=False)
         (row,) = self._group[1].slice(number - first, 1).to_pylist()
         return row
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What pyarrow says of a damaged file is of many kinds."""
+        from pyarrow import ArrowException
+
+        try:
+            yield
+        except (ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{self.path} is a damaged parquet file ({error}); write or fetch it again") from error
 
     def _open(self) -> Any:
         from pyarrow.parquet import ParquetFile

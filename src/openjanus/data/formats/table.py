@@ -26,7 +26,7 @@ class Table:
         with path.open("rb") as file:
             # Where rows begin is a matter of quotes and commas alone; what is no UTF-8 is its own row's trouble.
             rows = list(self._starts(file))
-        self._header = self._names() if rows else []
+        self._header = self._names(*rows[0]) if rows else []
         self._places = np.array(rows[1:], dtype=np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
@@ -44,12 +44,12 @@ class Table:
             raise DataError("the row names no image")
         return values
 
-    def _names(self) -> list[str]:
-        names = [name.strip().lower() for name in self._row(0)]
+    def _names(self, place: int, line: int) -> list[str]:
+        names = [name.strip().lower() for name in self._row(place)]
         names = ["file_name" if name == _PATH else name for name in names]
         if not set(names) & set(TEXTS) or not set(names) & set(IMAGES):
             raise DataError(
-                f"{self.path}, line 1: the header names {', '.join(names)}; it must name a text ({', '.join(TEXTS)}) and "
+                f"{self.path}, line {line}: the header names {', '.join(names)}; it must name a text ({', '.join(TEXTS)}) and "
                 f"an image ({', '.join((*IMAGES, _PATH))}): write such a line above the others"
             )
         return names
@@ -58,7 +58,10 @@ class Table:
         with self.path.open("rb") as file:
             file.seek(place)
             lines = (line.decode("utf-8").removeprefix("\ufeff") for line in file)
-            return next(csv.reader(lines, delimiter=self._delimiter, strict=True))
+            try:
+                return next(csv.reader(lines, delimiter=self._delimiter, strict=True))
+            except csv.Error as error:
+                raise DataError(f"the row cannot be read: {error}") from error
 
     def _starts(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
         """Of each row that is not empty, the place in the file and the line."""

@@ -38,7 +38,7 @@ class Tar:
 
     def read(self, number: int) -> Any:
         if self._cut and number == len(self) - 1:
-            raise DataError("the archive is cut off here; fetch or write it again")
+            raise DataError("the archive is cut off here and must be fetched or written again")
         found: dict[str, bytes] = {}
         with self.path.open("rb") as file:
             for place in self._members[self._ends[number] : self._ends[number + 1]]:
@@ -58,13 +58,16 @@ class Tar:
 def _member_at(file: BinaryIO, place: int) -> tuple[str, bytes]:
     """Name and content of the member whose header stands there."""
     file.seek(place)
-    # Opened at a member, it is an archive of that and what follows; a long name stands before the header and is read with it.
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        member = archive.next()
-        stream = None if member is None else archive.extractfile(member)
-        if member is None or stream is None:
-            raise DataError("the archive has changed since it was opened; start again")
-        return member.name, stream.read()
+    try:
+        # Opened at a member, it is an archive of that and what follows; a long name before the header is read with it.
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            member = archive.next()
+            stream = None if member is None else archive.extractfile(member)
+            if member is not None and stream is not None:
+                return member.name, stream.read()
+    except tarfile.TarError as error:
+        raise DataError(f"the archive has changed since it was opened ({error}); start again") from error
+    raise DataError("the archive has changed since it was opened; start again")
 
 
 def _scan(path: Path) -> tuple[list[str], list[list[int]], bool]:
