@@ -9,10 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from openjanus.data.checking import check
-from openjanus.data.conversations import to_sample
+from openjanus.data.conversations import to_record, to_sample
+from openjanus.data.forms import COLUMNS
 from openjanus.data.records import RecordFiles
+from openjanus.data.samples import KINDS, Kind
 from openjanus.errors import DataError
 
 from .written import CAPTIONS, captioned, painted, picture, write_lines, write_parquet, write_tar
@@ -213,6 +217,8 @@ def test_an_image_without_a_caption(tmp_path: Path, beside: str, suffix: str, co
         ({"image": ["a.png", "b.png"], "caption": "x"}, "one text of the user and one image of the assistant"),
         ({"conversations": [{"from": "robot", "value": "x"}]}, "each turn of conversations needs"),
         ({"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "x"}]}, "1 <image> for 0 images"),
+        ({"conversations": [{"from": [], "value": "x"}]}, "each turn of conversations needs"),
+        ({"conversations": [{"from": "gpt", "value": "x"}], "image": "a.png"}, "1 images and no turn of the user"),
         ({"conversations": [{"from": "human", "value": "x"}]}, "the last message is the user's"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}], "image": "a.png"}, "0 places for 1 images"),
         ({"text": "half \ud800"}, "half a character"),
@@ -229,6 +235,28 @@ def test_more_placeholders_than_images():
     talk = [{"role": "user", "content": parts}, {"role": "assistant", "content": "x"}]
     with pytest.raises(DataError, match="2 <image_placeholder> for 1 images"):
         to_sample({"messages": talk}, Path(), 0)
+
+
+# Words that mean something in records, with values that may or may not.
+WORDS = (*COLUMNS, "role", "content", "type", "from", "value", "url", "path", "bytes")
+VALUES = ("user", "assistant", "human", "gpt", "image", "text", "<image>", "a.png", "")
+ANY = st.recursive(
+    st.none() | st.integers() | st.sampled_from(VALUES) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=12,
+)
+TURNS = st.lists(st.fixed_dictionaries({"role": ANY, "content": ANY, "from": ANY, "value": ANY}), min_size=1, max_size=3)
+RECORD = st.dictionaries(st.sampled_from(COLUMNS), ANY | TURNS, max_size=4)
+
+
+@given(record=ANY | RECORD, kind=st.sampled_from([None, *KINDS]))
+@settings(max_examples=500, deadline=None)
+def test_anything_is_a_sample_or_refused(record: object, kind: Kind | None):
+    try:
+        sample = to_sample(record, Path(), 0, kind)
+    except DataError:
+        return
+    assert to_sample(to_record(sample, str), Path(), 0) == sample
 
 
 def cut_off(path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from openjanus.data.conversations import to_sample
 from openjanus.data.formats.json_list import JsonList
 from openjanus.data.formats.names import Names
 from openjanus.data.forms import DESCRIBE
@@ -177,6 +179,13 @@ def test_a_picture_may_be_asked_for_in_messages_with_images_beside_them(tmp_path
 def test_a_caption_keeps_its_rival(tmp_path: Path):
     path = write_lines(tmp_path / "a.jsonl", {"caption": "a fox", "image": "1.png", "rival": "a hen"})
     assert samples(path)[0].rival == "a hen"
+
+
+def test_the_examples_of_the_page_on_data_mean_what_it_says():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)
+    found = [to_sample(json.loads(line), Path(), 0) for line in block.splitlines()]
+    assert [sample.kind for sample in found] == ["understanding", "generation", "text", "text"]
 
 
 # -- what formats allow ----------------------------------------------------------------

@@ -69,9 +69,10 @@ def _captioned(record: Mapping[str, Any], images: Sequence[Any], kind: Kind | No
 
 def _turn(turn: Any) -> tuple[str, str]:
     """Role and text of one of LLaVA's turns."""
-    if not isinstance(turn, Mapping) or turn.get("from") not in _SPEAKERS or not isinstance(turn.get("value"), str):
+    speaker, text = (turn.get("from"), turn.get("value")) if isinstance(turn, Mapping) else (None, None)
+    if not isinstance(speaker, str) or speaker not in _SPEAKERS or not isinstance(text, str):
         raise DataError(f'each turn of conversations needs "from" ({", ".join(_SPEAKERS)}) and a text as "value"')
-    return _SPEAKERS[turn["from"]], turn["value"]
+    return _SPEAKERS[speaker], text
 
 
 def _with_images(messages: Sequence[Any], images: Sequence[Any]) -> Sequence[Any]:
@@ -118,6 +119,8 @@ def _placed(turns: Sequence[tuple[Any, str]], images: Sequence[Any]) -> list[dic
         first = first and role != "user"
         made.append(_message(role, [*map(_part, waiting[:here]), *_words(text)] if here else text))
         del waiting[:here]
+    if waiting:
+        raise DataError(f"there are {len(images)} images and no turn of the user that they could stand in")
     return made
 
 
