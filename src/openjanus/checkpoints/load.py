@@ -106,6 +106,17 @@ def load_checkpoint(
     return Checkpoint(folder, main.layout.name, model, processor, companions)
 
 
+def load_without_weights(name: str | Path) -> tuple[Processor, JanusConfig]:
+    """What surrounds the weights of a checkpoint, and what they are; of a hub id only small files are fetched.
+
+    Errors as for `load_checkpoint`, as far as they do not concern weights.
+    """
+    folder, _ = find_description(name)
+    companions = read_companions(folder)
+    _, config = find_config(folder, companions, fetch_vae=False)
+    return load_processor(folder, companions, config, str(name)), config
+
+
 def stored_quantization(name: str | Path) -> Quantization:
     """What the weights of a checkpoint are, as its config.json says. Errors as for `load_checkpoint`."""
     return read_companions(find_description(name)[0]).quantization

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from openjanus.cli import bench, chat, convert, evaluate, generate, inspect, train, understand
+from openjanus.cli import bench, chat, convert, data, evaluate, generate, inspect, train, understand
 from openjanus.cli.console import NO_MEMORY, fail
 from openjanus.errors import JanusError
 
@@ -27,6 +27,7 @@ for command in (
     bench.bench,
 ):
     app.command()(command)
+app.add_typer(data.app, name="data")
 
 
 @app.callback(invoke_without_command=True)

@@ -35,12 +35,8 @@ def pack(documents: Sequence[Document], context: int) -> list[list[Document]]:
     return rows
 
 
-def packed(writer: Writer, samples: Sequence[Sample], context: int) -> list[list[Document]]:
-    """The documents of samples, packed; DataError, which names the record, for one that cannot be made or fits no row."""
-    return pack([document for sample in samples for document in _written(writer, sample, context)], context)
-
-
-def _written(writer: Writer, sample: Sample, context: int) -> list[Document]:
+def fitting(writer: Writer, sample: Sample, context: int) -> list[Document]:
+    """The documents of a sample; DataError, which names its record, if they cannot be made or fit no row."""
     origin = sample.origin or f"a sample of {sample.kind}"
     try:
         documents = writer.documents(sample)

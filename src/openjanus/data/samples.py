@@ -33,6 +33,12 @@ class Sample:
     rival: str = ""  # generation only
     origin: str = ""
 
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """All of its images: those that are read, in their order, and the picture."""
+        read = tuple(image for message in self.messages for image in message.images)
+        return read if self.picture is None else (*read, self.picture)
+
 
 class Source(Protocol):
     """An endless, map-style stream of samples of one kind."""
@@ -85,16 +91,23 @@ class Mixture:
             order.append(behind)
         return order
 
-    def samples(self, step: int) -> list[Sample]:
-        """The samples of a step; a pure function of it, and together with all other steps each sample of a source once."""
+    def places(self, step: int) -> list[tuple[Kind, int]]:
+        """The samples of a step as kinds and numbers in their sources; a pure function of it.
+
+        Together with all other steps each sample of a source once.
+        """
         period = self._period
-        made = []
+        found = []
         for place in range(step * self.batch, (step + 1) * self.batch):
             rounds, within = divmod(place, len(period))
             kind = period[within]
             taken = rounds * self.ratio[kind] + period[:within].count(kind)
-            made.append(self.sources[kind][self.before.get(kind, 0) + taken])
-        return made
+            found.append((kind, self.before.get(kind, 0) + taken))
+        return found
+
+    def samples(self, step: int) -> list[Sample]:
+        """The samples of a step."""
+        return [self.sources[kind][k] for kind, k in self.places(step)]
 
     def taken(self, steps: int) -> dict[Kind, int]:
         """Samples of each kind that have been taken after so many steps, those before them included."""

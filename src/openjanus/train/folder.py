@@ -1,4 +1,7 @@
-"""The folder of a run: recipe.json, metrics.jsonl, state/, previews/, final/. Things appear there whole or not at all."""
+"""The folder of a run: recipe.json, metrics.jsonl, state/, previews/, final/, perhaps skipped.txt.
+
+Things appear there whole or not at all.
+"""
 
 import fcntl
 import json
@@ -13,6 +16,8 @@ from openjanus.train.recipe import Recipe, flat
 
 # What makes the model and the data. A stage may change between two halves of a run; these may not.
 _FIXED = ("name", "seed", "settings")
+# Of the settings, what says how a run ends: one that a broken record has stopped may go on without it.
+_FREE = ("settings.on_error",)
 
 
 @contextmanager
@@ -91,7 +96,7 @@ def _changes(old: dict[str, object], new: dict[str, object], folder: Path) -> li
     """Differences in what both recipes say; ConfigError if they concern what a run is."""
     before, after = flat(old), flat(new)
     changed = [key for key in before if key in after and before[key] != after[key]]
-    fixed = [key for key in changed if key.split(".")[0] in _FIXED]
+    fixed = [key for key in changed if key.split(".")[0] in _FIXED and key not in _FREE]
     # Without a state there is no run to go on: a mistake in the settings of the first try must not cost the folder.
     if fixed and states(folder / "state"):
         key = fixed[0]

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 
 from openjanus.checkpoints.load import load_checkpoint
+from openjanus.data.formats.opening import ALLOWED
 from openjanus.data.records import Records
 from openjanus.data.samples import KINDS, Kind, Source
 from openjanus.errors import CheckpointError, ConfigError
@@ -15,12 +17,12 @@ from openjanus.train.part_files import load_part
 from openjanus.train.parts import belongs
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
-from openjanus.train.unified import Start, UnifiedSettings, UnifiedTask, check_stages
+from openjanus.train.unified import OnError, Start, UnifiedSettings, UnifiedTask, check_stages
 
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Files of records (data/records.py), by what they teach."""
+    """Files and folders of records, of any format in data/formats, by what they teach."""
 
     text: tuple[str, ...] = ()
     understanding: tuple[str, ...] = ()
@@ -44,6 +46,9 @@ class CheckpointSettings(UnifiedSettings):
     """Stages whose pictures are the categories (Janus, section 4.2)."""
     first_sentence: float = 0.25
     """Share of captions cut after their first sentence (Janus, section 4.2; JanusFlow, section 4.2)."""
+    on_error: OnError = "stop"
+    """stop: a record that cannot be used ends the run, with its name. skip: the next one in the order takes its place, and the
+    run tells how many there were and lists them in skipped.txt."""
 
 
 def recipe_of(name: str, stages: tuple[Stage, ...], settings: CheckpointSettings) -> Recipe:
@@ -62,6 +67,8 @@ def start(recipe: Recipe) -> Start:
     """The checkpoint's model, its fresh parts drawn anew and its other parts put in; the records of what the stages mix."""
     settings: CheckpointSettings = recipe.settings
     check_stages(recipe, "category_stages", settings.category_stages)
+    if settings.on_error not in get_args(OnError):
+        raise ConfigError(f"settings.on_error is {settings.on_error!r}; it must be {' or '.join(get_args(OnError))}")
     if not settings.init:
         raise ConfigError("settings.init names no checkpoint; give a folder or a Hugging Face id: settings.init=PATH")
     found = load_checkpoint(settings.init, dtype=torch.float32)
@@ -71,7 +78,7 @@ def start(recipe: Recipe) -> Start:
     for part in settings.parts:
         _put_in(model, part)
     sources = {kind: _records(recipe, kind, getattr(settings.data, kind)) for kind in _mixed(recipe, settings.category_stages)}
-    return Start(model, found.processor, sources, _by_stage(recipe, sources))
+    return Start(model, found.processor, sources, _by_stage(recipe, sources), settings.on_error)
 
 
 def _mixed(recipe: Recipe, category_stages: tuple[str, ...]) -> list[Kind]:
@@ -87,7 +94,7 @@ def _mixed(recipe: Recipe, category_stages: tuple[str, ...]) -> list[Kind]:
 
 def _records(recipe: Recipe, kind: Kind, paths: tuple[str, ...], name: str = "") -> Source:
     if not paths:
-        raise ConfigError(f"the stages mix {kind}, but settings.data.{name or kind} names no files; give .jsonl files of records")
+        raise ConfigError(f"the stages mix {kind}, but settings.data.{name or kind} names no files; {ALLOWED}")
     sentence = recipe.settings.first_sentence if not name else 0.0
     return Records(kind, paths, recipe.seed, first_sentence=sentence)
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from openjanus.checkpoints.writing import write_file
 from openjanus.config import GenerationConfig, LanguageConfig
 from openjanus.data.documents import Writer
-from openjanus.data.packing import batch, packed
+from openjanus.data.packing import batch, fitting, pack
 from openjanus.data.samples import Source
 from openjanus.models.attention import Documents
 from openjanus.models.llama import Llama
@@ -74,7 +74,8 @@ class LanguageTask(Task[TrainingBatch]):
         return [self._batch(own) for own in places(self.recipe, stage, step, rank, world)]
 
     def _batch(self, places: Sequence[int]) -> Batch[TrainingBatch]:
-        rows = packed(self._writer, [self._source[k] for k in places], self.settings.context)
+        context = self.settings.context
+        rows = pack([document for k in places for document in fitting(self._writer, self._source[k], context)], context)
         content = batch(rows, self.processor.tokenizer.pad)
         return Batch(content, {"text": int((content.labels != IGNORE).sum())}, tokens=content.ids.numel())
 

@@ -15,7 +15,10 @@ from openjanus.train.stage import Stage
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage as it would run. parts: of each part of the module, the parameters that move and all of them."""
+    """A stage as it would run. parts: of each part of the module, the parameters that move and all of them.
+
+    skipped: what is wrong with the records of this process's two steps that could not be used.
+    """
 
     name: str
     steps: int
@@ -24,6 +27,7 @@ class StagePlan:
     losses: dict[str, float]
     seconds: float
     memory_mib: float
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Plan:
                 f"  trains {moving:,} of {every:,} parameters:",
             ]
             lines += [f"    {part:40} {size[0]:>15,} of {size[1]:>15,}" for part, size in stage.parts.items()]
+            lines += [f"  skips: {text}" for text in stage.skipped]
         if len(self.stages) > 1:
             lines += ["", f"all stages: about {duration(sum(stage.seconds for stage in self.stages))}"]
         return "\n".join(lines)
@@ -67,14 +72,23 @@ def _try(recipe: Recipe, stage: Stage, world: World) -> StagePlan:
     learner = Learner(recipe, stage, world)
     outcome: Outcome | None = None
     seconds = 0.0
+    skipped: dict[str, None] = {}  # in order, each once
     for step, batches in islice(follow(learner.task, stage, 0, world, workers=0), 2):
         clock = time.perf_counter()
         outcome = learner.learn(step, batches)
         seconds = time.perf_counter() - clock
+        skipped |= dict.fromkeys(text for batch in batches for text in batch.skipped)
     assert outcome is not None
     memory = memory_mib(world.device)
     return StagePlan(
-        stage.name, stage.steps, stage.steps * stage.batch, learner.sizes, outcome.losses, seconds * stage.steps, memory
+        stage.name,
+        stage.steps,
+        stage.steps * stage.batch,
+        learner.sizes,
+        outcome.losses,
+        seconds * stage.steps,
+        memory,
+        tuple(skipped),
     )
 
 

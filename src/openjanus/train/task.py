@@ -31,11 +31,13 @@ class Batch(Generic[C]):
 
     counts: how much there is of each thing that losses are divided by (supervised tokens, codes, images); known before the model
     runs, so that a step can be divided by its total. tokens: positions that the model runs over, where the word has a meaning.
+    skipped: what is wrong with the records that could not be used and whose places others have taken, one text each.
     """
 
     content: C
     counts: Mapping[str, float]
     tokens: int = 0
+    skipped: tuple[str, ...] = ()
 
 
 class Loss(NamedTuple):

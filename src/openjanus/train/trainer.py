@@ -17,6 +17,7 @@ from openjanus.train.learner import Learner, Outcome, fitting
 from openjanus.train.metrics import Curves, Line, memory_mib
 from openjanus.train.parallel import World
 from openjanus.train.recipe import Recipe
+from openjanus.train.skipped import Skipped
 from openjanus.train.stage import Stage
 from openjanus.train.state import Place, load_state, read_place, save_state
 from openjanus.train.stopping import Stopping
@@ -74,13 +75,24 @@ class _Run:
             return Result(self._step, self._final, None)
         if self._place is not None:
             self._reporter.note(f"going on from step {self._step}, in stage {self._place.stage}")
-        with Stopping(self._world.leads) as stopping, self._curves() as curves:
+        skipped = Skipped(self._folder, self._step) if self._world.leads else None
+        with Stopping(self._world.leads) as stopping, self._curves() as curves, self._telling(skipped):
             for stage in stages:
                 with self._failing(stage):
-                    signal = self._stage(stage, stopping, curves)
+                    signal = self._stage(stage, stopping, curves, skipped)
                 if signal is not None:
                     return Result(self._step, None, signal)
         return Result(self._step, self._final, None)
+
+    @contextmanager
+    def _telling(self, skipped: Skipped | None) -> Iterator[None]:
+        """However the run ends, it says what it has left out."""
+        try:
+            yield
+        finally:
+            if skipped:
+                records = f"{len(skipped)} record{'s' * (len(skipped) != 1)}"
+                self._reporter.note(f"{records} could not be used and were skipped; {skipped.path} lists them")
 
     @property
     def _step(self) -> int:
@@ -105,7 +117,7 @@ class _Run:
     def _curves(self) -> "Curves | nullcontext[None]":
         return Curves(self._folder, self._step) if self._world.leads else nullcontext()
 
-    def _stage(self, stage: Stage, stopping: Stopping, curves: Curves | None) -> int | None:
+    def _stage(self, stage: Stage, stopping: Stopping, curves: Curves | None, skipped: Skipped | None) -> int | None:
         """Finish a stage, and the run if it is the last; the signal, if one has stopped it."""
         learner = Learner(self._recipe, stage, self._world)
         start = self._fill(learner)
@@ -121,7 +133,10 @@ class _Run:
                 line = self._line(learner, outcome, clock - before)
                 curves.add(line)
                 self._reporter.step(line, self._recipe.steps)
-            signal = max(self._world.gather(stopping.signal or 0))
+            said = self._world.gather((stopping.signal or 0, [text for batch in batches for text in batch.skipped]))
+            if skipped is not None:
+                skipped.add(self._step, [text for _, texts in said for text in texts])
+            signal = max(signal for signal, _ in said)
             if signal or step + 1 == stage.steps or self._step % self._recipe.save_every == 0:
                 self._save(learner, curves)
             if signal:

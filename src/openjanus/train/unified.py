@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import JanusConfig
-from openjanus.data.documents import Writer
-from openjanus.data.packing import batch, packed
-from openjanus.data.samples import Kind, Mixture, Sample, Source
+from openjanus.data.documents import Document, Writer
+from openjanus.data.packing import batch, fitting, pack
+from openjanus.data.samples import Kind, Mixture, Source
+from openjanus.data.skipping import Replaceable, first_good
 from openjanus.errors import ConfigError
 from openjanus.janus import Janus
 from openjanus.models.alignment import Alignment
@@ -28,18 +30,22 @@ from openjanus.train.stage import Precision, Stage
 from openjanus.train.task import Batch, Loss, Task
 from openjanus.types import IGNORE, TrainingBatch
 
+OnError = Literal["stop", "skip"]
+
 
 @dataclass(frozen=True)
 class Start:
     """What a run starts from: a model with weights, everything around it, and the sources of its samples by kind.
 
     by_stage: other sources for some stages, by the stage's name (single objects first, Janus section 4.2).
+    on_error: whether a record that cannot be used stops the run or gives its place to the next (`Replaceable` sources).
     """
 
     model: JanusModel
     processor: Processor
     sources: Mapping[Kind, Source]
     by_stage: Mapping[str, Mapping[Kind, Source]] = field(default_factory=dict)
+    on_error: OnError = "stop"
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class UnifiedTask(Task[TrainingBatch]):
         started = start()
         self.config = started.model.config
         self.processor, self.sources, self.by_stage = started.processor, started.sources, started.by_stage
+        self.on_error = started.on_error
         self.module: UnifiedModel = self._build(started.model)
         # One cross-entropy over all supervised positions where both kinds are tokens; a velocity's error is a mean of its own.
         self.over = "positions" if self.config.generation.counts_with_text else None
@@ -126,7 +133,7 @@ class UnifiedTask(Task[TrainingBatch]):
         return learner.float()
 
     def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[TrainingBatch]]:
-        own = self._mixtures[stage.name].samples(step)[rank::world]
+        own = self._mixtures[stage.name].places(step)[rank::world]
         size = stage.micro_batch or max(len(own), 1)
         return [self._batch(stage, own[i : i + size]) for i in range(0, len(own), size)]
 
@@ -141,7 +148,7 @@ class UnifiedTask(Task[TrainingBatch]):
             taken = made[stage.name].taken(stage.steps)
         return made
 
-    def _batch(self, stage: Stage, samples: Sequence[Sample]) -> Batch[TrainingBatch]:
+    def _batch(self, stage: Stage, places: Sequence[tuple[Kind, int]]) -> Batch[TrainingBatch]:
         writer = Writer(
             self.processor,
             self.config.generation,
@@ -149,13 +156,24 @@ class UnifiedTask(Task[TrainingBatch]):
             supervise_prompts=stage.name in self.settings.supervise_prompts,
             random_crop=self.settings.random_crop,
         )
-        content = batch(packed(writer, samples, self.settings.context), self.processor.tokenizer.pad)
+        sources = self.by_stage.get(stage.name, self.sources)
+        taken = [self._taken(writer, sources[kind], k) for kind, k in places]
+        rows = pack([document for documents, _ in taken for document in documents], self.settings.context)
+        content = batch(rows, self.processor.tokenizer.pad)
         text, rivals = int((content.labels != IGNORE).sum()), int(content.rivals.sum())
         pictures = len(content.pictures) - rivals
         image = pictures * self.config.generation.elements
         aligned = pictures * self.config.understanding.encoder.patches
         counts = {"text": text, "image": image, "positions": text + image, "contrast": rivals, "alignment": aligned}
-        return Batch(content, counts, tokens=content.ids.numel())
+        skipped = tuple(text for _, wrong in taken for text in wrong)
+        return Batch(content, counts, tokens=content.ids.numel(), skipped=skipped)
+
+    def _taken(self, writer: Writer, source: Source, k: int) -> tuple[list[Document], tuple[str, ...]]:
+        """The documents of sample k, or of what stands in its place, and what is wrong with the records that do not."""
+        context = self.settings.context
+        if self.on_error == "skip" and isinstance(source, Replaceable):
+            return first_good(source, k, lambda sample: fitting(writer, sample, context))
+        return fitting(writer, source[k], context), ()
 
     def losses(self, content: TrainingBatch) -> Mapping[str, Loss]:
         settings = self.settings
