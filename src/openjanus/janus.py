@@ -155,8 +155,9 @@ def load(
     name: a bundled model ("janus-tiny", "janusflow-tiny"), a folder in any layout we read, or a Hugging Face id.
     device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps. dtype: float32, bfloat16 or float16; None is the
     checkpoint's own. quantize: none, int8 or int4, of the weights that are read in every step; None is as they are stored.
-    Quantised, or in bfloat16 on a CPU, a model is for running alone: it can be neither trained nor saved (`openjanus convert
-    --quantize` writes quantised checkpoints). CheckpointError and ConfigError say what is missing and what to do.
+    Quantised, in bfloat16 on a CPU or in 16 bits on a GPU, a model is for running alone: it can be neither trained nor saved
+    (`openjanus convert --quantize` writes quantised checkpoints). CheckpointError and ConfigError say what is missing, and what
+    to do.
     """
     where = pick_device(device)
     kind = check_quantization_on(stored_quantization(name) if quantize is None else quantize, where)

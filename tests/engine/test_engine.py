@@ -17,7 +17,7 @@ from openjanus.engine.request import Answer, Event, Failed, Finished, ImageReque
 from openjanus.errors import ConfigError, EngineError, PromptError
 from openjanus.janus import Janus
 from openjanus.models.llama import Llama
-from openjanus.types import ImageOptions, Message, TextOptions
+from openjanus.types import ImageOptions, Message, Prompt, TextOptions
 
 
 def picture(seed: int) -> Image.Image:
@@ -411,3 +411,39 @@ def test_a_broken_prompt_fails_alone(janus: Janus):
     failed = [event for event in events if isinstance(event, Failed)]
     assert [event.request for event in failed] == [0] and isinstance(failed[0].error, PromptError)
     assert [event.request for event in events if isinstance(event, Finished)] == [1]
+
+
+def test_runs_and_steps_leave_each_other_their_events(janus: Janus):
+    engine = engine_of(janus)
+    mine = engine.submit(question(janus, "Hello"))
+    theirs = list(engine.run([question(janus, "Hello")]))
+    assert {event.request for event in theirs} == {mine + 1} and isinstance(theirs[-1], Finished)
+    while not engine.idle:
+        theirs += engine.step()
+    told = [event for event in engine.step() + theirs if event.request == mine]
+    assert isinstance(told[-1] if told else None, Finished)
+    # The other way round: who steps does not take what a run waits for.
+    running = engine.run([question(janus, "Hello")])
+    first = next(running)
+    number = engine.submit(question(janus, "Hello"))
+    stepped = [event for _ in range(3) for event in engine.step()]
+    assert all(event.request == number for event in stepped)
+    rest = [first, *running]
+    assert {event.request for event in rest} == {number - 1} and isinstance(rest[-1], Finished)
+
+
+def test_more_lanes_than_the_memory_holds_are_refused_at_once(janus: Janus):
+    lane = lane_bytes(janus.model.config.language, janus.model.dtype, 64)
+    engine_of(janus, lanes=2, entries=64, memory=2 * lane)
+    with pytest.raises(
+        EngineError, match=r"3 lanes of 64 positions take \d+ MiB of cache and \d+ MiB are allowed; ask for fewer"
+    ):
+        engine_of(janus, lanes=3, entries=64, memory=2 * lane)
+
+
+@pytest.mark.parametrize(("ids", "said"), [([], "the prompt holds nothing"), ([0, -3, 1], "does not know")])
+def test_prompts_of_nothing_and_of_negative_tokens_are_refused(janus: Janus, ids: list[int], said: str):
+    none = torch.zeros(len(ids), dtype=torch.bool)
+    prompt = Prompt(torch.tensor(ids, dtype=torch.int64), none, torch.zeros(0, 3, 16, 16))
+    with pytest.raises(PromptError, match=said):
+        janus.engine.submit(TextRequest(prompt, TextOptions()))

@@ -388,3 +388,40 @@ def test_the_tower_reads_on_our_kernels_where_they_run(monkeypatch: pytest.Monke
     pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     wanted, given = exact(pixels), tower(pixels.bfloat16()).float()
     assert (given - wanted).norm() < 0.02 * wanted.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_on_a_gpu_layers_of_one_input_become_one_layer_in_half_precision(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("openjanus.engine.linear.JOINED", ("cpu",))
+    config = LanguageConfig(64, 96, 128, 1, 3)
+    torch.manual_seed(0)
+    model = Llama(config).to(dtype).eval().requires_grad_(False)
+    ids = torch.arange(20)[None]
+    wanted = model(model.embed(ids), ids)
+    for name, module in list(model.named_modules()):
+        replacement(f"language.{name}", module, "none")
+    linears = [name for name, one in model.model.layers[0].named_modules() if isinstance(one, nn.Linear)]
+    joined = ["self_attn.o_proj", "self_attn.qkv_proj", "mlp.down_proj", "mlp.gate_up_proj"]
+    apart = [f"self_attn.{one}_proj" for one in "qkvo"] + [f"mlp.{one}_proj" for one in ("gate", "up", "down")]
+    assert sorted(linears) == sorted(apart if dtype == torch.float32 else joined)
+    torch.testing.assert_close(model(model.embed(ids), ids), wanted, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
+def test_several_threads_come_to_the_bits_of_one(kind: type[Tiled]):
+    made = layer_of(kind, linear(2048, 256))
+    x = torch.randn(131, 2048, dtype=torch.bfloat16)
+    alone = made(x)
+    try:
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            for _ in range(5):
+                assert torch.equal(made(x), alone)
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
+def test_rows_of_another_width_are_refused(kind: type[Tiled]):
+    with pytest.raises(AssertionError, match="128 inputs for 96"):
+        layer_of(kind, linear())(torch.randn(2, 128).bfloat16())

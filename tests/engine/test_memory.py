@@ -24,6 +24,9 @@ def test_half_of_what_is_available_within_the_limit_of_the_container(monkeypatch
     assert memory.allowance(CPU) == 500_000
     (tmp_path / "memory.max").write_text("50000\n", encoding="ascii")
     assert memory.allowance(CPU) == 0
+    stat = "anon 20000\nfile 80000\ninactive_file 50000\nactive_file 30000\n"
+    (tmp_path / "memory.stat").write_text(stat, encoding="ascii")
+    assert memory.allowance(CPU) == 15_000, "a checkpoint that was read can be dropped from memory"
 
 
 def test_where_the_system_does_not_say_what_is_free_it_is_half_of_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

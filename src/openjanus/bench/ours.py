@@ -22,8 +22,7 @@ class Ours:
     def run(self) -> Times:
         """Once, in an engine that has seen nothing before."""
         engine = Engine(self._janus.model, self._janus.processor, EngineOptions(chunk=1 << 20))
-        # The step that ends a prompt takes the first of an image too.
-        times, device = Times(begun=1), self._janus.model.device
+        times, device = Times(), self._janus.model.device
         numbers = [engine.submit(request) for request in self._requests]
         start = now(device)
         while engine.reading:
@@ -34,7 +33,8 @@ class Ours:
             engine.step()
             times.steps.append(now(device) - start)
         if engine.idle:
-            # The last step brought the pixels too.
+            # The step that ends a prompt may take the first of an image too; the last one brought the pixels.
+            times.begun = self._steps - len(times.steps)
             last = times.steps.pop()
             times.end.append(last - median(times.steps))
         for number in numbers:

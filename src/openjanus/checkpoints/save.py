@@ -100,7 +100,7 @@ def save_checkpoint(
     wanted = slots(build_empty(model.config))
     if slots(model) != wanted:
         raise ConfigError(
-            "the model was laid out for running when it was loaded (quantised, or in bfloat16 on a CPU) and cannot be saved; "
+            "the model was laid out for running when it was loaded (quantised, or in 16 bits) and cannot be saved; "
             "load it with dtype=float32, or write the checkpoint it came from with `openjanus convert`"
         )
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}

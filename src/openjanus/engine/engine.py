@@ -73,15 +73,28 @@ class Engine:
         self.model, self.processor, self.options = model, processor, options or EngineOptions()
         self._clock = clock
         self._memory = self.options.memory or allowance(model.device)
+        self._check_options()
         self._next = 0
         self._live: dict[int, _Live] = {}
         self._queue: deque[Answering | Painting] = deque()
         self._reading: list[Answering | Painting] = []
+        # Events of requests that some `run` waits for, and of all others, which `step` tells.
         self._inbox: dict[int, deque[Event]] = {}
+        self._unclaimed: list[Event] = []
         self._lock = RLock()
         self._stepping = False
         self._abandoned: set[int] = set()
         self._start()
+
+    def _check_options(self) -> None:
+        """EngineError if the lanes and entries that were asked for are more than the memory that is allowed."""
+        lanes, entries = self.options.lanes or 1, self.options.entries or 1
+        asked = lanes * self._lane_bytes(entries)
+        if (self.options.lanes or self.options.entries) and asked > self._memory:
+            raise EngineError(
+                f"{lanes} lanes of {entries} positions take {asked >> 20} MiB of cache and {self._memory >> 20} MiB are allowed; "
+                "ask for fewer, or allow the engine more memory"
+            )
 
     @property
     def idle(self) -> bool:
@@ -113,6 +126,8 @@ class Engine:
         model lacks a part that it needs.
         """
         number = self._next
+        if isinstance(request, TextRequest) and not len(request.prompt):
+            raise PromptError("the prompt holds nothing; give it at least the begin of sentence")
         jobs = self._jobs(number, request)
         self._check(jobs[0])
         if self.idle and self._weights != _fingerprint(self.model):
@@ -126,7 +141,8 @@ class Engine:
     @torch.inference_mode()
     def cancel(self, number: int) -> None:
         """Forget a request, whose lanes are free at once. One that is done, or that never was, is no error."""
-        self._inbox.pop(number, None)
+        self._inbox.get(number, deque()).clear()
+        self._unclaimed = [event for event in self._unclaimed if event.request != number]
         if self._live.pop(number, None) is None:
             return
         self._queue = deque(job for job in self._queue if job.request != number)
@@ -150,7 +166,7 @@ class Engine:
 
     def _check(self, job: Answering | Painting) -> None:
         rows = self.model.config.language.vocab_size
-        if any(bool(((row.ids >= rows) & ~row.slots).any()) for row in job.rows):
+        if any(bool((((row.ids >= rows) | (row.ids < 0)) & ~row.slots).any()) for row in job.rows):
             raise PromptError(f"the prompt holds a token that this model does not know; it has words 0 to {rows - 1}")
         context = self.model.config.language.max_position_embeddings
         if job.begins + job.room > context:
@@ -185,32 +201,55 @@ class Engine:
             with self._lock:
                 for request in requests:
                     unfinished.add(self.submit(request))
+                self._inbox |= {number: deque() for number in unfinished}
             while unfinished:
                 with self._lock:
-                    events = [event for number in sorted(unfinished) for event in self._inbox.pop(number, ())]
+                    events = self._told(unfinished)
                     if not events:
-                        for event in self.step():
-                            self._inbox.setdefault(event.request, deque()).append(event)
+                        self._share(self._step())
                     # Somebody cancelled it, or a step of somebody else's broke off.
                     told = {event.request for event in events}
-                    gone = [number for number in unfinished - told if number not in self._live and number not in self._inbox]
+                    gone = [number for number in unfinished - told if number not in self._live and not self._inbox.get(number)]
                     events += [Failed(number, EngineError("the request was given up")) for number in gone]
-                unfinished -= {event.request for event in events if isinstance(event, Finished | Failed)}
+                    done = {event.request for event in events if isinstance(event, Finished | Failed)}
+                    for number in done:
+                        self._inbox.pop(number, None)
+                unfinished -= done
                 yield from events
         finally:
             with self._lock:
+                for number in unfinished:
+                    self._inbox.pop(number, None)
                 # In the middle of a step when the collector finds a run that was forgotten: then the next step cancels it.
                 self._abandoned |= unfinished
                 if not self._stepping:
                     self._sweep()
 
+    def _told(self, numbers: set[int]) -> list[Event]:
+        """What the inbox holds for these requests, taken out."""
+        events: list[Event] = []
+        for number in sorted(numbers):
+            held = self._inbox.get(number, deque())
+            events += held
+            held.clear()
+        return events
+
+    def _share(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._inbox.get(event.request, self._unclaimed).append(event)
+
     def _sweep(self) -> None:
         while self._abandoned:
             self.cancel(self._abandoned.pop())
 
-    @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Let everything that runs take a step, and say what came of it."""
+        """Let everything that runs take a step, and say what came of it; but for requests that some `run` waits for."""
+        self._share(self._step())
+        events, self._unclaimed = self._unclaimed, []
+        return events
+
+    @torch.inference_mode()
+    def _step(self) -> list[Event]:
         events: list[Event] = []
         self._sweep()
         self._stepping = True

@@ -20,6 +20,8 @@ from openjanus.models.llama import MLP, Attention, Llama
 from openjanus.models.quantization import GROUP, HEADS, Quantization, check_quantization, fits, to_int4, to_int8
 
 TOWER = "understanding.encoder."
+# Where unquantised weights are laid out no other way, but layers of one input become one: fewer kernels to launch.
+JOINED = ("cuda",)
 # Outputs that are packed for the int4 kernel at a time; whole blocks of it.
 _PACKED = 1024
 # More rows than this are faster against weights made whole again.
@@ -139,6 +141,8 @@ def _runs_alone(weight: Tensor, quantize: Quantization) -> bool:
 
 
 def _replaced(linear: nn.Linear, quantize: Quantization) -> bool:
+    if quantize == "none" and linear.weight.device.type in JOINED:
+        return linear.weight.dtype != torch.float32
     if quantize != "none":
         inputs = 128 if quantize == "int4" and linear.weight.device.type == "cuda" else GROUP
         return fits(tuple(linear.weight.shape)) and linear.in_features % inputs == 0
@@ -149,4 +153,6 @@ def _replaced(linear: nn.Linear, quantize: Quantization) -> bool:
 
 
 def _packed(linear: nn.Linear, quantize: Quantization) -> nn.Module:
+    if quantize == "none" and linear.weight.device.type in JOINED:
+        return linear
     return tiled(linear, quantize) or {"none": Packed, "int8": Int8, "int4": Int4}[quantize](linear)

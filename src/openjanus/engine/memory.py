@@ -36,5 +36,13 @@ def _available() -> int:
         free = int(lines["MemAvailable"].split()[0]) * 1024
     limit, used = CONTAINER / "memory.max", CONTAINER / "memory.current"
     if limit.exists() and used.exists() and (most := limit.read_text(encoding="ascii").strip()).isdigit():
-        free = min(free, int(most) - int(used.read_text(encoding="ascii")))
+        free = min(free, int(most) - int(used.read_text(encoding="ascii")) + _droppable())
     return max(free, 0)
+
+
+def _droppable() -> int:
+    """Bytes that count as used in a container but are copies of files, as of a checkpoint: the system drops them at need."""
+    path = CONTAINER / "memory.stat"
+    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
+    stat = dict(line.split(maxsplit=1) for line in lines if line.strip())
+    return int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))

@@ -116,6 +116,7 @@ def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
     """bfloat16 [M, N] of x bfloat16 [M, K], multiplied and added up as float32: as fast for many rows as for few."""
     _expect(x, torch.bfloat16)
     _expect(tiles, torch.bfloat16)
+    assert x.shape[1] == tiles.shape[1] * 2, f"{x.shape[1]} inputs for {tiles.shape[1] * 2}"
     x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
     _check(_loaded().linear_bf16(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y)), x)
     return y
@@ -129,6 +130,7 @@ def linear_int8(x: Tensor, tiles: Tensor, scale: Tensor) -> Tensor:
     _expect(x, *FORMATS)
     _expect(tiles, torch.uint8)
     _expect(scale, torch.float32)
+    assert x.shape[1] == tiles.shape[1] * 4, f"{x.shape[1]} inputs for {tiles.shape[1] * 4}"
     x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
     weights = (tiles.data_ptr(), scale.data_ptr())
     _check(_loaded().linear_int8(x.data_ptr(), *weights, y.data_ptr(), *_sizes(x, y), FORMATS[x.dtype]), x)
@@ -139,6 +141,7 @@ def linear_int4(x: Tensor, tiles: Tensor) -> Tensor:
     """[M, N] of x [M, K], float32 or bfloat16, each 32 inputs of which are rounded as in `linear_int8`."""
     _expect(x, *FORMATS)
     _expect(tiles, torch.uint8)
+    assert x.shape[1] == tiles.shape[1] * GROUP, f"{x.shape[1]} inputs for {tiles.shape[1] * GROUP}"
     x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
     _check(_loaded().linear_int4(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y), FORMATS[x.dtype]), x)
     return y

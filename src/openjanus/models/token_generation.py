@@ -38,6 +38,7 @@ class TokenGeneration(nn.Module):
         """Language-model embeddings [..., D] of codes [...]."""
         return self.adaptor(self.embed(codes))
 
+    @torch.no_grad()
     def table(self) -> Tensor:
         """The same of all codes [codes, D]: embedding and adaptor as one table."""
         return self.embed_codes(torch.arange(self.embed.num_embeddings, device=self.embed.weight.device))
