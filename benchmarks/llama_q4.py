@@ -1,6 +1,6 @@
 """What llama.cpp takes for a token of a Llama in Q4_0, of the shape of Janus-Pro-1B's language model with random weights.
 
-    python benchmarks/llama_cpp.py FILE.gguf [--tokens 64] [--rounds 3]
+    python benchmarks/llama_q4.py FILE.gguf [--tokens 64] [--rounds 3]
 
 Run it with an interpreter that has llama-cpp-python, gguf and numpy; openjanus needs none of them. FILE is written if it is not
 there (0.9 GB). Prints one JSON object: milliseconds of a token at batch 1, behind a prompt of 16 tokens. To set beside it:
