@@ -65,7 +65,7 @@ def test_links_in_readme_and_docs_lead_somewhere():
     ("script", "flags", "answers", "images"),
     [
         ("run_understanding_inference", ["--model_path", "janus-tiny", "--image_file", "examples/images/shapes.png"], "", 0),
-        ("run_understanding_inference", ["--model_path", "janusflow-tiny", "--question", "What is it?"], "", 0),
+        ("run_understanding_inference", ["--model_path", "janusflow-tiny", "--question", "How many circles are there?"], "", 0),
         ("run_generation_inference", ["--model_path", "janus-tiny", "--prompt", "a red cube", "--dtype", "float32"], "", 2),
         ("run_generation_inference_janusflow", ["--model_path", "janusflow-tiny", "--inference_step", "2"], "", 2),
         ("run_interactivechat", ["--model_path", "janus-tiny", "--dtype", "bfloat16"], "none\n1\na red cube\n\nexit\n", 1),
