@@ -122,3 +122,8 @@ def test_every_tensor_of_a_preset_is_filled():
     fill(model, torch.device("cpu"), torch.bfloat16, "int4")
     left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     assert not left
+
+
+def test_a_preset_is_not_loaded(capsys: Capture):
+    assert main(["bench", "load", "--preset", "janus-pro-1b"]) == 2
+    assert "load measures a checkpoint, and a preset is none; give --model" in capsys.readouterr().err

@@ -50,12 +50,15 @@ def bench(
     from openjanus.cli.console import note
     from openjanus.device import pick_device, pick_dtype
     from openjanus.engine.linear import check_quantization_on
+    from openjanus.errors import ConfigError
 
     where, number = pick_device(device), pick_dtype(dtype)
     stored = "none" if model is None else stored_quantization(model)
     quantization = check_quantization_on(quantize or stored, where)
     name = preset or model or ("janusflow-1.3b" if kind == "flow" else "janus-pro-1b")
     assert number is not None
+    if kind == "load" and preset is not None:
+        raise ConfigError("load measures a checkpoint, and a preset is none; give --model, a folder or a name")
     if kind == "load":
         report = measure_load(model or "janus-tiny", where, None, quantization, rounds)
     elif kind == "memory":
