@@ -50,6 +50,10 @@ def measure(work: Work, device: torch.device, dtype: torch.dtype, note: Callable
     """The report of a piece of work, as JSON: our times, the peer's, the ratios, the share of the limit that memory sets."""
     if work.peer not in (None, *PEERS):
         raise ConfigError(f"the peer is {work.peer!r}; it must be {' or '.join(PEERS)}")
+    if work.kind == "flow" and work.steps is not None and work.steps < 3:
+        raise ConfigError(
+            f"a flow of {work.steps} steps has none between its first, with the prompt, and its last; measure 3 or more"
+        )
     note(f"making {work.model}")
     janus = janus_of(work.model, device, dtype, work.quantize)
     config = janus.model.config
@@ -60,8 +64,6 @@ def measure(work: Work, device: torch.device, dtype: torch.dtype, note: Callable
     # A flow paints whole images in any number of steps.
     full = config.generation.steps(work.steps or 30) if work.kind != "understand" else 64
     steps = min(work.steps or full, full)
-    if flow and steps < 3:
-        raise ConfigError(f"a flow of {steps} steps has none between its first, with the prompt, and its last; measure 3 or more")
     janus.processor.tokenizer.eos = -1  # random weights would end an answer at random
     requests = _requests(work, janus, steps)
     sides: dict[str, Side] = {"ours": Ours(janus, requests, steps)}

@@ -57,9 +57,9 @@ def bench(
     quantization = check_quantization_on(quantize or stored, where)
     name = preset or model or ("janusflow-1.3b" if kind == "flow" else "janus-pro-1b")
     assert number is not None
-    if kind == "load" and preset is not None:
-        raise ConfigError("load measures a checkpoint, and a preset is none; give --model, a folder or a name")
     if kind == "load":
+        if preset is not None:
+            raise ConfigError("load measures a checkpoint, and a preset is none; give --model, a folder or a name")
         report = measure_load(model or "janus-tiny", where, None, quantization, rounds)
     elif kind == "memory":
         report = memory(name, number, quantization, steps)

@@ -35,17 +35,25 @@ def pack(documents: Sequence[Document], context: int) -> list[list[Document]]:
     return rows
 
 
+def written(writer: Writer, sample: Sample) -> list[Document]:
+    """The documents of a sample; DataError, which names its record, if they cannot be made."""
+    try:
+        return writer.documents(sample)
+    except JanusError as error:
+        raise unusable(_origin(sample), error) from error
+
+
+def _origin(sample: Sample) -> str:
+    return sample.origin or f"a sample of {sample.kind}"
+
+
 def fitting(writer: Writer, sample: Sample, context: int) -> list[Document]:
     """The documents of a sample; DataError, which names its record, if they cannot be made or fit no row."""
-    origin = sample.origin or f"a sample of {sample.kind}"
-    try:
-        documents = writer.documents(sample)
-    except JanusError as error:
-        raise unusable(origin, error) from error
+    documents = written(writer, sample)
     longest = max(map(len, documents))
     if longest > context:
         raise DataError(
-            f"{origin}: it has {longest} tokens, and a row holds settings.context={context}; shorten it or take it out, "
+            f"{_origin(sample)}: it has {longest} tokens, and a row holds settings.context={context}; shorten it or take it out, "
             f"or begin another run with settings.context={longest} or more"
         )
     return documents

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from openjanus.data.documents import Document, Writer
-from openjanus.data.records import RecordFiles, unusable
-from openjanus.data.samples import Sample
-from openjanus.errors import DataError, JanusError
+from openjanus.data.documents import Writer
+from openjanus.data.packing import written
+from openjanus.data.records import RecordFiles
+from openjanus.errors import DataError
 from openjanus.processing.images import open_image
 from openjanus.types import IGNORE
 
@@ -119,7 +119,7 @@ def measure(
     for done, number in enumerate(numbers, 1):
         try:
             sample = files.sample(number)
-            documents = _documents(writer, sample)
+            documents = written(writer, sample)
         except DataError as error:
             broken.append(str(error))
         else:
@@ -130,10 +130,3 @@ def measure(
             lengths.sizes += [open_image(image).size for image in sample.images]
         progress(done)
     return Statistics(context, {kind: lengths.told(context) for kind, lengths in found.items()}, tuple(broken))
-
-
-def _documents(writer: Writer, sample: Sample) -> list[Document]:
-    try:
-        return writer.documents(sample)
-    except JanusError as error:
-        raise unusable(sample.origin, error) from error

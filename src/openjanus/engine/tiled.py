@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openjanus.device import slow_in_bfloat16
 from openjanus.kernels.decode import (
     FORMATS,
     LANES,
@@ -185,7 +186,8 @@ def tiled(linear: nn.Linear, quantize: Quantization) -> Tiled | None:
         return None
     if quantize == "none":
         # Processors with matrix units for bfloat16 read prompts faster with torch's kernels.
-        wanted = linear.weight.dtype == torch.bfloat16 and "bf16" in supported() and not torch.cpu._is_amx_tile_supported()
+        weight = linear.weight
+        wanted = weight.dtype == torch.bfloat16 and "bf16" in supported() and slow_in_bfloat16(weight.device)
         return TiledBFloat16(linear) if wanted else None
     if quantize not in supported():
         return None

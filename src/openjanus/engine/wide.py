@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from openjanus.device import slow_in_bfloat16
 from openjanus.models import vae, vq
 
 
@@ -24,5 +25,4 @@ def wide(module: nn.Module) -> Wide | None:
     if not isinstance(module, vae.Decoder | vq.Decoder):
         return None
     weight = next(module.parameters())
-    slow = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()
-    return Wide(module) if slow else None
+    return Wide(module) if weight.dtype == torch.bfloat16 and slow_in_bfloat16(weight.device) else None

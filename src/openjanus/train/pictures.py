@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from openjanus.data.formats.names import Names
 from openjanus.data.order import shuffled
 from openjanus.data.samples import generator
 from openjanus.data.shapes import Scene, draw
@@ -57,13 +58,12 @@ class FilePictures:
 
     def __init__(self, folders: Sequence[str | Path], size: int, seed: int = 0) -> None:
         self.size, self.seed = size, seed
-        self._learned = sorted(path for folder in folders for path in Path(folder).rglob("*") if path.suffix.lower() in _SUFFIXES)
-        unseen = min(len(self._learned) // 20, 64)
+        found = sorted(path for folder in folders for path in Path(folder).rglob("*") if path.suffix.lower() in _SUFFIXES)
+        unseen = min(len(found) // 20, 64)
         if not unseen:
             places = ", ".join(map(str, folders)) or "no folder"
-            raise DataError(f"{places}: {len(self._learned)} pictures ({', '.join(_SUFFIXES)}) lie there; 20 or more are needed")
-        self._unseen = self._learned[-unseen:]
-        del self._learned[-unseen:]
+            raise DataError(f"{places}: {len(found)} pictures ({', '.join(_SUFFIXES)}) lie there; 20 or more are needed")
+        self._learned, self._unseen = Names(map(str, found[:-unseen])), Names(map(str, found[-unseen:]))
 
     def __getitem__(self, k: int) -> NDArray[np.uint8]:
         if k >= UNSEEN:
@@ -75,7 +75,7 @@ class FilePictures:
         cut = self._cut(path, 1 + 0.25 * scale, (left, top))
         return np.ascontiguousarray(cut[:, ::-1]) if mirrored < 0.5 else cut
 
-    def _cut(self, path: Path, scale: float, share: tuple[float, float]) -> NDArray[np.uint8]:
+    def _cut(self, path: str, scale: float, share: tuple[float, float]) -> NDArray[np.uint8]:
         """A square of a picture; share: where, of the room to the left of it and above."""
         try:
             image = open_image(path)
