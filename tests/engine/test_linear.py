@@ -374,6 +374,7 @@ def test_pixels_are_decoded_in_float32_where_bfloat16_is_slow(name: str, part: s
         torch.manual_seed(0)
         made = torch.randint(256, (2, 144)) if part == "tokenizer" else torch.randn(2, 4, 16, 16)
         pixels.append(generation.decode(made))
+    assert not isinstance(getattr(load(name, device="cpu", dtype="float32").model.generation, part).decoder, Wide)
     assert pixels[0].dtype == pixels[1].dtype == torch.bfloat16
     assert (pixels[0] - pixels[1]).float().norm() < 0.02 * pixels[0].float().norm()
 
