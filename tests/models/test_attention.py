@@ -96,4 +96,4 @@ def test_documents_come_apart_and_together_again():
                 held.append(token)
                 assert torch.equal(content, rows.flatten(0, 1)[token])
     assert torch.equal(documents.put_together(apart).flatten(0, 1)[held], rows.flatten(0, 1)[held])
-    assert documents.longest == 3
+    assert documents.positions.flatten()[held].tolist() == [0, 1, 2, 0, 1, 0]

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 import tiny
 from openjanus.config import LanguageConfig
-from openjanus.models.attention import causal_mask
+from openjanus.models.attention import Documents, causal_mask
 from openjanus.models.cache import KeyValueCache
 from openjanus.models.llama import Llama, Span
 
@@ -48,6 +49,38 @@ def test_left_padding_changes_nothing_and_never_gives_nan():
     hidden = model(model.embed(padded), positions, causal_mask(attended, 11))
     assert hidden.isfinite().all()
     torch.testing.assert_close(hidden[:, 3:], alone, rtol=0, atol=1e-5)
+
+
+def test_what_is_compiled_serves_documents_in_any_groups():
+    model, counter = tiny.tiny_model("janus").language, CompileCounter()
+    ids = torch.arange(12).view(1, 12)
+    compiled: list[int] = []
+    groups_of_batches = [
+        [[range(5), range(5, 9)], [range(9, 12)]],
+        [[range(12)]],
+        [[range(7)], [range(7, 10)], [range(10, 12)]],
+        [[range(3), range(3, 6), range(6, 9), range(9, 12)]],
+    ]
+
+    def run(rows: int, groups: list[list[range]]) -> torch.Tensor:
+        """The documents of the first row, with other rows below it, each one document."""
+        others = [torch.arange(12 * row, 12 * row + 12)[None] for row in range(1, rows)]
+        first = [torch.tensor([[*own, *[-1] * (len(group[0]) - len(own))] for own in group]) for group in groups]
+        places = [*first, *others]
+        documents = Documents.found(places, torch.Size((rows, 12)))
+        return model.run_documents(model.embed(ids.expand(rows, 12)), documents, [None] * len(places))
+
+    try:
+        plain = [run(2 + number, groups) for number, groups in enumerate(groups_of_batches)]
+        for block in model.model.layers:
+            block.forward = torch.compile(block.forward, backend=counter)
+        for number, groups in enumerate(groups_of_batches):
+            torch.testing.assert_close(run(2 + number, groups), plain[number])
+            compiled.append(counter.frame_count)
+    finally:
+        torch.compiler.reset()
+    # Once for the first number of rows, once for any; never again for how documents lie in them.
+    assert compiled[0] < compiled[1] == compiled[2] == compiled[3]
 
 
 def test_the_rotary_base_matters():

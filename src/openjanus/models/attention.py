@@ -21,6 +21,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     if torch.compiler.is_compiling():
         # torch 2.13 builds the strides of the first lengths into what it compiles for a CPU, and then refuses other lengths.
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    if query.requires_grad and query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # Its gradients take a CPU four times as long in bfloat16 as in float32, with and without matrix units.
+        with torch.autocast("cpu", enabled=False):
+            return attend(query.float(), key.float(), value.float(), mask, causal)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 
 
@@ -100,13 +104,17 @@ class Documents(NamedTuple):
         return cls(tuple(group.clamp(min=0) for group in groups), together[:total].view(rows))
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest document."""
-        return max(group.shape[1] for group in self.apart)
+    def positions(self) -> Tensor:
+        """int64 [R, T]: the place of each position in its document; for padding, any."""
+        counts = [torch.arange(group.shape[1], device=group.device).expand(group.shape).flatten() for group in self.apart]
+        return torch.cat(counts)[self.together]
 
     def take_apart(self, x: Tensor) -> list[Tensor]:
         """Rows [R, T, W] as groups of documents [P_g, L_g, W]."""
-        return [x.flatten(0, 1).index_select(0, group.flatten()).unflatten(0, group.shape) for group in self.apart]
+        # In one go: the gradient of each single choice would be as large as all rows.
+        chosen = x.flatten(0, 1).index_select(0, torch.cat([group.flatten() for group in self.apart]))
+        parts = chosen.split([group.numel() for group in self.apart])
+        return [part.unflatten(0, group.shape) for part, group in zip(parts, self.apart, strict=True)]
 
     def put_together(self, groups: Sequence[Tensor]) -> Tensor:
         """Groups of documents [P_g, L_g, W] as rows [R, T, W]."""

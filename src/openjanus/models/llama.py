@@ -6,6 +6,7 @@ Dims: R rows, T new positions, S positions in all, D width.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -31,14 +32,35 @@ class Span(NamedTuple):
     upto: int
 
 
-class Place(NamedTuple):
-    """Where a group's positions stand: the cosines and sines [R, 1, T, Dh] that turn queries and keys there, what each may look
-    at, [R or 1, 1, T, S] (None if all up to itself; see `attend`), and the span of a cache they belong to, if there is one."""
+class Turn(NamedTuple):
+    """The cosines and sines, [R, 1, T, Dh], that turn queries and keys to their positions."""
 
     cosine: Tensor
     sine: Tensor
+
+
+class Place(NamedTuple):
+    """Where a group's positions stand: how queries and keys are turned there (None if they were before they were laid out in
+    groups), what each may look at, [R or 1, 1, T, S] (None if all up to itself; see `attend`), and the span of a cache they
+    belong to, if there is one."""
+
+    turn: Turn | None
     mask: Tensor | None
     span: Span | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """What blocks are told of the positions that run through them.
+
+    places: of each group; layout: how they are laid out in groups (None: they are one); cache: where keys and values go, if they
+    are kept; turn: of all positions as they stand, where they are turned before they are laid out.
+    """
+
+    places: Sequence[Place]
+    layout: Layout | None = None
+    cache: KeyValueCache | None = None
+    turn: Turn | None = None
 
 
 # Makes, of a linear layer that is for running alone, what runs in its place.
@@ -93,31 +115,44 @@ class Attention(nn.Module):
             return torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
         return self.qkv_proj(x)
 
-    def forward(self, x: Tensor, places: Sequence[Place], layout: Layout | None, cache: KeyValueCache | None) -> Tensor:
+    def forward(self, x: Tensor, at: Positions) -> Tensor:
         projected = self.project(x)
-        if layout is None:
-            return self.o_proj(self._attend(projected, places[0], cache))
-        groups = zip(layout.take_apart(projected), places, strict=True)
-        return self.o_proj(layout.put_together([self._attend(*group, cache) for group in groups]))
+        if at.turn is not None:
+            projected = torch.cat(self._turned(projected, at.turn), dim=1).transpose(1, 2).flatten(2)
+        return self.o_proj(self._attend_groups(projected, at))
+
+    # How many groups there are, and how long, differs from batch to batch; a compiler would begin anew for each.
+    @torch.compiler.disable
+    def _attend_groups(self, projected: Tensor, at: Positions) -> Tensor:
+        if at.layout is None:
+            return self._attend(projected, at.places[0], at.cache)
+        groups = zip(at.layout.take_apart(projected), at.places, strict=True)
+        return at.layout.put_together([self._attend(*group, at.cache) for group in groups])
+
+    def _turned(self, projected: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [R, H, T, Dh], keys and values [R, Hkv, T, Dh] of projections [R, T, (H + 2 Hkv) * Dh]."""
+        heads = projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        # Queries and keys are turned to their positions, values stand nowhere.
+        turned, value = heads[:, : -self.kv_heads], heads[:, -self.kv_heads :]
+        if turn is not None:
+            turned = rotate(turned, turn.cosine, turn.sine)
+        return turned[:, : -self.kv_heads], turned[:, -self.kv_heads :], value
 
     def _attend(self, projected: Tensor, place: Place, cache: KeyValueCache | None) -> Tensor:
         """[R, T, H * Dh] of projections [R, T, (H + 2 Hkv) * Dh]."""
         if self.attend_one is not None and cache is not None and projected.shape[1] == 1 and projected.dtype != torch.float16:
             return self._attend_one(projected[:, 0], place, cache)[:, None]
-        heads = projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        # Queries and keys are turned to their positions, values stand nowhere.
-        turned = rotate(heads[:, : -self.kv_heads], place.cosine, place.sine)
-        query, key, value = turned[:, : -self.kv_heads], turned[:, -self.kv_heads :], heads[:, -self.kv_heads :]
+        query, key, value = self._turned(projected, place.turn)
         if cache is not None:
             assert place.span is not None, "what goes into a cache has a place there"
             key, value = cache.write(self.layer, place.span.lanes, place.span.entries, key, value, place.span.upto)
         return attend(query, key, value, place.mask, causal=place.mask is None).transpose(1, 2).flatten(2)
 
     def _attend_one(self, projected: Tensor, place: Place, cache: KeyValueCache) -> Tensor:
-        assert place.span is not None and self.attend_one is not None
-        turn = place.cosine[:, 0, 0], place.sine[:, 0, 0]
+        assert place.span is not None and place.turn is not None and self.attend_one is not None
+        cosine, sine = place.turn.cosine[:, 0, 0], place.turn.sine[:, 0, 0]
         held = cache.lanes_of(self.layer, place.span.lanes)
-        return self.attend_one(projected, *turn, place.span.entries[:, 0], *held, place.span.upto)
+        return self.attend_one(projected, cosine, sine, place.span.entries[:, 0], *held, place.span.upto)
 
 
 class MLP(nn.Module):
@@ -154,8 +189,8 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, places: Sequence[Place], layout: Layout | None, cache: KeyValueCache | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), places, layout, cache)
+    def forward(self, x: Tensor, at: Positions) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), at)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -185,7 +220,7 @@ class Llama(nn.Module):
 
         mask: bool [R or 1, 1, T, T], true where a position may look; None is causal.
         """
-        return self.model.norm(self._run_blocks(embeddings, [self._place(positions, mask, embeddings.dtype)]))
+        return self.model.norm(self._run_blocks(embeddings, Positions([Place(self._turn(positions, embeddings.dtype), mask)])))
 
     def step(self, x: Tensor, spans: Sequence[Span], cache: KeyValueCache) -> Tensor:
         """Hidden states [N, D] after the final norm, for embeddings [N, D]: the rows of all spans, one behind the other.
@@ -196,15 +231,15 @@ class Llama(nn.Module):
             return self.model.norm(self._step_one(self.run_one, x, spans[0], cache))
         places = []
         for span in spans:
-            place = self._place(span.positions, entry_mask(span.entries, span.upto, x.dtype), x.dtype)
-            places.append(place._replace(span=span))
+            mask = entry_mask(span.entries, span.upto, x.dtype)
+            places.append(Place(self._turn(span.positions, x.dtype), mask, span))
         layout = Packed(tuple((span.entries.shape[0], span.entries.shape[1]) for span in spans))
-        return self.model.norm(self._run_blocks(x, places, layout, cache))
+        return self.model.norm(self._run_blocks(x, Positions(places, layout, cache)))
 
     def _step_one(self, run_one: RunOne, x: Tensor, span: Span, cache: KeyValueCache) -> Tensor:
-        place = self._place(span.positions, None, x.dtype)
+        turn = self._turn(span.positions, x.dtype)
         held = cache.keys[:, span.lanes], cache.values[:, span.lanes]
-        return run_one(x, place.cosine[:, 0, 0], place.sine[:, 0, 0], span.entries[:, 0], *held, span.upto)
+        return run_one(x, turn.cosine[:, 0, 0], turn.sine[:, 0, 0], span.entries[:, 0], *held, span.upto)
 
     def run_documents(
         self, x: Tensor, documents: Documents, masks: Sequence[Tensor | None], start: int = 0, stop: int | None = None
@@ -213,25 +248,16 @@ class Llama(nn.Module):
 
         masks: what the tokens of each group of documents may look at, bool [P, 1, L, L]; None is causal.
         """
-        positions = torch.arange(documents.longest, device=x.device)[None]
-        groups = zip(documents.apart, masks, strict=True)
-        places = [self._place(positions[:, : group.shape[1]], mask, x.dtype) for group, mask in groups]
-        return self._run_blocks(x, places, documents, start=start, stop=stop)
+        # Turned as they stand in the rows, in one go, which can be compiled whatever the groups are.
+        turn = self._turn(documents.positions, x.dtype)
+        return self._run_blocks(x, Positions([Place(None, mask) for mask in masks], documents, turn=turn), start, stop)
 
-    def _place(self, positions: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Place:
-        return Place(*rotary(positions, self.config.head_size, self.config.rope_theta, dtype), mask)
+    def _turn(self, positions: Tensor, dtype: torch.dtype) -> Turn:
+        return Turn(*rotary(positions, self.config.head_size, self.config.rope_theta, dtype))
 
-    def _run_blocks(
-        self,
-        x: Tensor,
-        places: Sequence[Place],
-        layout: Layout | None = None,
-        cache: KeyValueCache | None = None,
-        start: int = 0,
-        stop: int | None = None,
-    ) -> Tensor:
+    def _run_blocks(self, x: Tensor, at: Positions, start: int = 0, stop: int | None = None) -> Tensor:
         for block in self.model.layers[start:stop]:
-            x = block(x, places, layout, cache)
+            x = block(x, at)
         return x
 
     def embed(self, ids: Tensor) -> Tensor:
