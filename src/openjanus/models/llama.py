@@ -122,7 +122,7 @@ class Attention(nn.Module):
         return self.o_proj(self._attend_groups(projected, at))
 
     # How many groups there are, and how long, differs from batch to batch; a compiler would begin anew for each.
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _attend_groups(self, projected: Tensor, at: Positions) -> Tensor:
         if at.layout is None:
             return self._attend(projected, at.places[0], at.cache)
