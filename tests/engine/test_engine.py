@@ -168,6 +168,63 @@ def test_a_long_prompt_never_keeps_others_waiting_for_more_than_a_chunk(janus: J
     assert sum(short in numbers for numbers in seen[:reading]) >= 8, "the short answer goes on meanwhile"
 
 
+@pytest.mark.parametrize("chunk", [5, 20])
+def test_many_images_of_a_prompt_are_looked_at_over_many_steps(janus: Janus, monkeypatch: pytest.MonkeyPatch, chunk: int):
+    engine, looked = engine_of(janus, chunk=chunk), []
+    read = type(janus.model.understanding).read
+
+    def watched(understanding: Any, pixels: torch.Tensor) -> torch.Tensor:
+        looked.append(len(pixels))
+        return read(understanding, pixels)
+
+    monkeypatch.setattr(type(janus.model.understanding), "read", watched)
+    request = question(janus, "Which?", images=7)
+    number, a_step = engine.submit(request), []
+    while engine.reading:
+        engine.step()
+        a_step.append(len(looked) - sum(a_step))
+    assert looked == [1] * 7, "each once, and alone, so that neighbours change nothing"
+    assert max(a_step) <= 2 and sum(one > 0 for one in a_step) >= 5
+    assert engine._live[number].request == request
+
+
+def test_pictures_that_end_together_keep_nobody_waiting_for_all_their_pixels(janus: Janus, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(janus.processor.tokenizer, "eos", -1)
+    requests = [painting("a cube", n=4), painting("a ball", n=2), question(janus, "Hello", max_tokens=40)]
+    alone = [finish(engine_of(janus), [request])[0] for request in requests]
+    engine, generation = engine_of(janus), type(janus.model.generation)
+    decode, made = generation.decode, []
+    monkeypatch.setattr(generation, "decode", lambda *given: made.append(1) or decode(*given))
+    numbers, results, rows = [engine.submit(request) for request in requests], {}, []
+    while not engine.idle:
+        before = len(made)
+        for event in engine.step():
+            if isinstance(event, Finished):
+                results[event.request] = plain(event.result)
+        assert len(made) - before <= 1
+        rows.append(engine.rows)
+    assert len(made) == 6 and [results[number] for number in numbers] == alone
+    assert rows.count(1) > 5, "pictures that are done hold no lanes while they wait for their pixels"
+
+
+def test_previews_that_come_together_are_shown_one_after_the_other_and_ends_come_first(
+    janus: Janus, monkeypatch: pytest.MonkeyPatch
+):
+    request = ImageRequest("a cube", ImageOptions(seed=0, steps=8, n=3), previews=3)
+    generation = type(janus.model.generation)
+    decode, made = generation.decode, []
+    monkeypatch.setattr(generation, "decode", lambda *given: made.append(1) or decode(*given))
+    engine, events = engine_of(janus), []
+    engine.submit(request)
+    while not engine.idle:
+        before = len(made)
+        events.append(engine.step())
+        assert len(made) - before <= 1
+    shown = [[event.image for event in step if isinstance(event, Preview)] for step in events]
+    assert {image for step in shown for image in step} == {0, 1, 2}
+    assert not any(shown[-3:]), "the last three steps bring the three pictures"
+
+
 def test_thousands_of_requests_leave_the_cache_whole(janus: Janus):
     engine, randomness = engine_of(janus, lanes=6), random.Random(1)
     requests = mixed(janus)

@@ -28,15 +28,18 @@ class Ours:
         while engine.reading:
             engine.step()
         times.prompt.append(now(device) - start)
-        while not engine.idle and len(times.steps) < self._steps:
+        while not (engine.idle or engine.developing) and len(times.steps) < self._steps:
             start = now(device)
             engine.step()
             times.steps.append(now(device) - start)
-        if engine.idle:
-            # The step that ends a prompt may take the first of an image too; the last one brought the pixels.
+        if engine.idle or engine.developing:
+            # The step that ends a prompt may take the first of an image too; the last one brought the first pixels.
             times.begun = self._steps - len(times.steps)
             last = times.steps.pop()
-            times.end.append(last - median(times.steps))
+            start = now(device)
+            while not engine.idle:
+                engine.step()
+            times.end.append(last - median(times.steps) + now(device) - start)
         for number in numbers:
             engine.cancel(number)
         return times

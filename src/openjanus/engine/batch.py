@@ -1,6 +1,6 @@
 """All that is in the making, and the one step in which everything moves on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -89,9 +89,9 @@ class Batch:
             self.runner.leave(row.lane)
         self._members = None
 
-    def pixels(self, job: Painting) -> Tensor:
-        """A picture as it is now: [1, 3, H, W], about -1 to 1."""
-        return self._images.pixels(job.lane)
+    def picture(self, job: Painting) -> Callable[[], Tensor]:
+        """What makes the pixels [1, 3, H, W], about -1 to 1, of a picture as it is now, at any time from now on."""
+        return self._images.picture(job.lane)
 
     def step(self, strips: Sequence[Strip]) -> list[int]:
         """Let every job take a step and run the strips beside them; the new tokens of the answers, in their order."""

@@ -36,7 +36,8 @@ class EngineOptions:
     """What an engine may use. None: as much as requests ask for, within memory.
 
     lanes: rows that run at a time; a guided image takes two. entries: positions a row may have. memory: bytes of the cache (None:
-    half of what is free). chunk: prompt tokens read in a step, the longest that a long prompt keeps the others waiting.
+    half of what is free). chunk: prompt tokens read in a step, the longest that a long prompt keeps the others waiting;
+    images of a prompt are looked at as they come up, and the pixels of one picture a step are made.
     """
 
     lanes: int | None = None
@@ -78,6 +79,8 @@ class Engine:
         self._live: dict[int, _Live] = {}
         self._queue: deque[Answering | Painting] = deque()
         self._reading: list[Answering | Painting] = []
+        # What makes the pixels of pictures that are done, or to be shown unfinished, in the order in which they wait for that.
+        self._undeveloped: dict[Painting, Callable[[], torch.Tensor]] = {}
         # Events of requests that some `run` waits for, and of all others, which `step` tells.
         self._inbox: dict[int, deque[Event]] = {}
         self._unclaimed: list[Event] = []
@@ -110,6 +113,11 @@ class Engine:
     def reading(self) -> bool:
         """Whether something waits for its prompt to be read."""
         return bool(self._queue or self._reading)
+
+    @property
+    def developing(self) -> bool:
+        """Whether all that is left are pixels of pictures that are done."""
+        return bool(self._undeveloped) and not (self.reading or self._batch.jobs)
 
     @property
     def rows(self) -> int:
@@ -152,6 +160,8 @@ class Engine:
         for maker in [job for job in self._batch.jobs if job.request == number]:
             self._batch.leave(maker)
             self._free(maker)
+        for picture in [job for job in self._undeveloped if job.request == number]:
+            del self._undeveloped[picture]
 
     def _jobs(self, number: int, request: Request) -> Sequence[Answering | Painting]:
         model, processor = self.model, self.processor
@@ -264,6 +274,7 @@ class Engine:
                 row.entries += len(strip.x)
             self._tell_answers(tokens, events)
             self._tell_pictures(events)
+            self._develop(events)
             self._begin_read()
         except BaseException as error:
             # Nobody knows how far the step has come.
@@ -377,20 +388,32 @@ class Engine:
 
     def _tell_pictures(self, events: list[Event]) -> None:
         for job in list(self._batch.paintings):
-            live = self._live[job.request]
             events.append(Progress(job.request, job.image, job.done, job.steps))
-            if job.shows:
-                events.append(Preview(job.request, job.image, to_images(self._batch.pixels(job))[0]))
-            if job.done < job.steps:
-                continue
-            image = to_images(self._batch.pixels(job))[0]
-            live.pictures[job.image] = Picture(image, job.text, job.seed, job.options)
-            self._batch.leave(job)
-            self._free(job)
-            live.left -= 1
-            if not live.left:
-                del self._live[job.request]
-                events.append(Finished(job.request, tuple(live.pictures[i] for i in sorted(live.pictures))))
+            if job.shows or job.done == job.steps:
+                # One that still waits to be shown is shown, or finished, as it is now.
+                self._undeveloped[job] = self._batch.picture(job)
+            if job.done == job.steps:
+                self._batch.leave(job)
+                self._free(job)
+
+    def _develop(self, events: list[Event]) -> None:
+        """Make the pixels of one picture, the first that is done or else the first that is to be shown.
+
+        That takes about as long as a chunk of a prompt; pictures that end together would keep the others waiting for as many.
+        """
+        if not self._undeveloped:
+            return
+        job = next((job for job in self._undeveloped if job.done == job.steps), next(iter(self._undeveloped)))
+        image = to_images(self._undeveloped.pop(job)())[0]
+        if job.done < job.steps:
+            events.append(Preview(job.request, job.image, image))
+            return
+        live = self._live[job.request]
+        live.pictures[job.image] = Picture(image, job.text, job.seed, job.options)
+        live.left -= 1
+        if not live.left:
+            del self._live[job.request]
+            events.append(Finished(job.request, tuple(live.pictures[i] for i in sorted(live.pictures))))
 
     def _fail(self, number: int, error: JanusError, events: list[Event]) -> None:
         self.cancel(number)
