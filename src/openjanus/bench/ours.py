@@ -67,8 +67,9 @@ def step_flops(config: JanusConfig, images: int) -> int:
     model = build_empty(config).eval().requires_grad_(False)
     generation = model.generation
     assert isinstance(generation, FlowGeneration)
+    sizes = generation.config
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        latent = torch.empty(images, config.generation.encoder.input_channels, *generation.config.latent_size)
+        latent = torch.empty(images, sizes.encoder.input_channels, *sizes.latent_size)
         x, *rest = generation.encode(latent, torch.empty(images))
         rows = torch.arange(2 * images) % images
         hidden = model.language(x[rows], torch.arange(x.shape[1])[None])

@@ -30,6 +30,9 @@ from openjanus.models.randomness import fresh_seed
 from openjanus.processing.images import to_images
 from openjanus.processing.prompts import Processor
 
+# Fewer tokens than these are read again, not waited for: to wait takes a step more, and a step reads all weights.
+_WORTH_A_STEP = 4
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -300,7 +303,7 @@ class Engine:
         while self._queue and self._has_room(self._queue[0]):
             job = self._queue.popleft()
             for row in job.rows:
-                row.lane = self._lanes.take()
+                row.lane = self._lanes.take(row.prefix)
             self._reading.append(job)
 
     def _has_room(self, job: Answering | Painting) -> bool:
@@ -311,7 +314,7 @@ class Engine:
             return True
         entries = max(cache.entries, job.entries)
         waiting = sum(len(other.rows) for other in self._queue)
-        most = self._most(entries)
+        most = self._most(entries, beside=cache.growing)
         if len(self._lanes) + max(0, missing) <= most:
             # Twice as many as there are, or as many as wait: growing copies what there is.
             more = max(len(self._lanes), waiting - self._lanes.free) if missing > 0 else 0
@@ -321,13 +324,14 @@ class Engine:
             return True
         if self.rows:
             return False
-        # Rows of another length than before: as many of these as there can be.
-        self._start(min(self._most(job.entries), max(waiting, len(job.rows))), job.entries)
+        # Nobody is in the old one, which needs not be copied: as many lanes as there can be.
+        wanted = max(waiting, len(job.rows), self.options.lanes or 0)
+        self._start(min(self._most(job.entries), wanted), job.entries)
         return True
 
-    def _most(self, entries: int) -> int:
-        """Lanes of so many entries that there may be."""
-        most = self._memory // self._lane_bytes(entries)
+    def _most(self, entries: int, beside: int = 0) -> int:
+        """Lanes of so many entries that there may be, beside so many bytes of the memory that are taken."""
+        most = (self._memory - beside) // self._lane_bytes(entries)
         return most if self.options.lanes is None else min(most, self.options.lanes)
 
     def _read(self, events: list[Event]) -> list[tuple[Row, Strip]]:
@@ -363,7 +367,7 @@ class Engine:
     def _start_reading(self, row: Row, ahead: Sequence[Row]) -> bool:
         """Begin a row behind what is known of its prompt already; False while somebody else is reading more of it."""
         lane, known = self._lanes.longest(row.prefix)
-        if any(row.common(other) > known for other in ahead):
+        if any(row.common(other) >= known + _WORTH_A_STEP for other in ahead):
             return False
         if known and lane != row.lane:
             self._batch.runner.cache.copy(lane, row.lane, known)
@@ -427,7 +431,7 @@ class Engine:
         # The old one's memory first.
         self.__dict__.pop("_batch", None)
         self._batch = Batch(self.model, lanes or self.options.lanes or 2, entries or self.options.entries or 1)
-        self._lanes = Lanes(self._batch.runner.cache.lanes)
+        self._lanes = Lanes(self._batch.runner.cache.lanes, self._batch.spread)
 
     def _free(self, job: Answering | Painting) -> None:
         for row in job.rows:

@@ -82,7 +82,7 @@ def weight_bytes(model: JanusModel, device: torch.device, dtype: torch.dtype, qu
     total = 0
     for tensor in (*model.parameters(), *model.buffers()):
         if id(tensor) in quantised:
-            total += _quantised_bytes(*tensor.shape, quantize)
+            total += _quantised_bytes(tensor.shape, quantize)
         else:
             total += tensor.numel() * (4 if id(tensor) in widened else dtype.itemsize)
     if isinstance(model.generation, TokenGeneration) and CodeDecoding.folds(device):
@@ -103,7 +103,8 @@ def _quantised(model: JanusModel, device: torch.device, quantize: Quantization) 
             yield from (id(one.weight) for one in together)
 
 
-def _quantised_bytes(outputs: int, inputs: int, quantize: Quantization) -> int:
+def _quantised_bytes(shape: torch.Size, quantize: Quantization) -> int:
+    outputs, inputs = shape
     if quantize == "int8":
         return outputs * (inputs + 4)
     # A scale and a zero in two bytes each.

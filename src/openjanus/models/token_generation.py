@@ -133,7 +133,8 @@ class CodeDecoding:
     def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None, manner: Manner | None) -> None:
         assert manner is not None
         logits = guided(self._generation.logits(hidden[:, -1]).float(), self._guidance[lanes], paired)
-        step = self._step[lanes]
+        # A place that steps are filled up with never ends.
+        step = self._step[lanes].clamp(max=self.codes.shape[1] - 1)
         codes = self._sampling.pick(lanes, logits, self._uniforms[lanes, step], manner)
         self.codes[lanes, step] = codes
         self._step[lanes] = step + 1
