@@ -30,7 +30,7 @@ def inspect(
     from openjanus.engine.linear import check_quantization_on
 
     where, asked = pick_device(device), pick_dtype(dtype)
-    kind = check_quantization_on(stored_quantization(model) if quantize is None else quantize, where)
+    kind = stored_quantization(model) if quantize is None else check_quantization_on(quantize, where)
     report = inspect_checkpoint(model)
     number = asked or pick_dtype(report.dtype)
     assert number is not None
