@@ -34,6 +34,15 @@ def test_mixed_requests_come_to_the_same_together():
     assert found["equal"] is True and found["ratio"] > 0
 
 
+@pytest.mark.parametrize("model", ["janus-tiny", "janusflow-tiny"])
+def test_time_is_told_by_part(model: str):
+    found = run("time_by_part.py", "--model", model, "--steps", "3")
+    answer, picture = found["answer_ms"], found["picture_ms"]
+    assert answer["prompt"]["vision tower"] > 0 and answer["step"].keys() == {"language model", "text head", "engine"}
+    assert picture["pixels"] > 0 and picture["steps"] == answer["steps"] == 3
+    assert min(picture["step"].values()) > 0 and picture["prompt"]["language model"] > 0
+
+
 def test_results_say_how_they_were_measured():
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         report = json.loads(path.read_text(encoding="utf-8"))

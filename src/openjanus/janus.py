@@ -14,6 +14,7 @@ from openjanus.device import pick_device, pick_dtype
 from openjanus.engine.engine import Engine
 from openjanus.engine.linear import check_quantization_on, replacement
 from openjanus.engine.request import Failed, Finished, ImageRequest, Picture, Piece, Progress, TextRequest
+from openjanus.engine.threads import settle_threads
 from openjanus.errors import PromptError
 from openjanus.models.janus import JanusModel
 from openjanus.models.randomness import fresh_seed
@@ -157,9 +158,10 @@ def load(
     checkpoint's own. quantize: none, int8 or int4, of the weights that are read in every step; None is as they are stored.
     Quantised, in bfloat16 on a CPU or in 16 bits on a GPU, a model is for running alone: it can be neither trained nor saved
     (`openjanus convert --quantize` writes quantised checkpoints). CheckpointError and ConfigError say what is missing, and what
-    to do.
+    to do. On a CPU torch is left no more threads than the process has processors (see engine/threads.py).
     """
     where = pick_device(device)
+    settle_threads(where)
     kind = check_quantization_on(stored_quantization(name) if quantize is None else quantize, where)
     loaded = load_checkpoint(
         name, where, pick_dtype(dtype), lambda path, module: replacement(path, module, kind), quantized=kind != "none"

@@ -10,6 +10,7 @@ import torch
 
 import tiny
 from openjanus.bench.models import fill
+from openjanus.bench.ours import step_flops
 from openjanus.bench.timing import Times
 from openjanus.checkpoints.load import build_empty
 from openjanus.checkpoints.save import save_checkpoint
@@ -46,6 +47,7 @@ def test_steps_of_images_are_measured_up_to_the_pixels_or_cut_short(checkpoint: 
     flow = kind_of(checkpoint) == "flow"
     assert short["ours"]["step_ms"]["count"] == (1 if flow else 3)
     assert ("end_ms" in short["ours"]) == flow
+    assert short["limit"] == ("arithmetic" if flow else "memory") and short["limit_fraction"] >= 0
     whole = bench(capsys, kind_of(checkpoint), "--model", checkpoint, "--rounds", 1)
     assert whole["ours"]["end_ms"]["count"] == 1
 
@@ -105,6 +107,20 @@ def test_loading_is_timed_and_memory_counted_before_anything_runs(checkpoint: Pa
     assert seven["one_guided_image_mib"] < 8 * 1024
     longer = bench(capsys, "memory", "--preset", "janus-pro-7b", "--quantize", "int4", "--steps", 4096)
     assert longer["cache_of_a_row_mib"] > 5 * seven["cache_of_a_row_mib"]
+    own = bench(capsys, "memory", "--model", checkpoint, "--steps", 320, "--dtype", "float32")
+    assert own["positions"] == 320 and own["dtype"] == "float32" and own["model"] == str(checkpoint)
+    assert main(["inspect", str(checkpoint), "--json", "--dtype", "float32", "--device", "cpu"]) == 0
+    memory = json.loads(capsys.readouterr().out)["memory"]
+    assert memory["weights_mib"] == own["weights_mib"] and memory["positions"] < 320
+    assert main(["inspect", str(checkpoint), "--quantize", "int8"]) == 0
+    assert "int8 and " in capsys.readouterr().out
+
+
+def test_a_step_of_a_flow_is_held_against_what_the_machine_multiplies():
+    config = PRESETS["janusflow-1.3b"]
+    blocks = sum(p.numel() for p in build_empty(config).language.model.layers.parameters())
+    # Two rows of 577 positions; attention and the network around the model are a tenth of it.
+    assert 1 < step_flops(config, 3) / (3 * 2 * 577 * 2 * blocks) < 1.2
 
 
 def test_mistakes_are_said(checkpoint: Path, capsys: Capture):

@@ -3,6 +3,8 @@
 import copy
 import random
 import threading
+import weakref
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+import tiny
 from openjanus.engine.engine import Engine, EngineOptions
 from openjanus.engine.memory import lane_bytes
 from openjanus.engine.request import Answer, Event, Failed, Finished, ImageRequest, Piece, Preview, Progress, Request, TextRequest
 from openjanus.errors import ConfigError, EngineError, PromptError
 from openjanus.janus import Janus
+from openjanus.models.cache import KeyValueCache
 from openjanus.models.llama import Llama
 from openjanus.types import ImageOptions, Message, Prompt, TextOptions
 
@@ -141,6 +145,24 @@ def test_the_next_turn_of_a_chat_reads_only_what_is_new(janus: Janus, monkeypatc
     assert sum(watch.positions) == 1 + 3
 
 
+def test_a_chat_finds_its_beginning_after_other_requests(janus: Janus, monkeypatch: pytest.MonkeyPatch):
+    engine = engine_of(janus, lanes=3, entries=200)
+    chat = question(janus, "What is it, and where?", images=1)
+    finish(engine, [chat])
+    finish(engine, [question(janus, "Hello")])
+    finish(engine, [question(janus, "Is it so?")])
+    watch = Watch(monkeypatch)
+    finish(engine, [TextRequest(chat.prompt, TextOptions(max_tokens=1))])
+    assert sum(watch.positions) == 1, "they took lanes that nobody had used"
+
+
+def test_a_guided_picture_reads_both_of_its_prompts_in_one_pass(janus: Janus, monkeypatch: pytest.MonkeyPatch):
+    watch = Watch(monkeypatch)
+    finish(engine_of(janus), [painting("a cube", steps=3)])
+    steps = 3 if janus.model.config.generation.replaces_begin else 15
+    assert len(watch.positions) == 1 + steps, "nobody waits for the begin of sentence"
+
+
 def test_another_picture_is_another_prompt(janus: Janus):
     engine = engine_of(janus)
     ask = [
@@ -168,20 +190,95 @@ def test_a_long_prompt_never_keeps_others_waiting_for_more_than_a_chunk(janus: J
     assert sum(short in numbers for numbers in seen[:reading]) >= 8, "the short answer goes on meanwhile"
 
 
-def test_thousands_of_requests_leave_the_cache_whole(janus: Janus):
-    engine, randomness = engine_of(janus, lanes=6), random.Random(1)
-    requests = mixed(janus)
+@pytest.mark.parametrize("chunk", [5, 20])
+def test_many_images_of_a_prompt_are_looked_at_over_many_steps(janus: Janus, monkeypatch: pytest.MonkeyPatch, chunk: int):
+    engine, looked = engine_of(janus, chunk=chunk), []
+    read = type(janus.model.understanding).read
+
+    def watched(understanding: Any, pixels: torch.Tensor) -> torch.Tensor:
+        looked.append(len(pixels))
+        return read(understanding, pixels)
+
+    monkeypatch.setattr(type(janus.model.understanding), "read", watched)
+    request = question(janus, "Which?", images=7)
+    number, a_step = engine.submit(request), []
+    while engine.reading:
+        engine.step()
+        a_step.append(len(looked) - sum(a_step))
+    assert looked == [1] * 7, "each once, and alone, so that neighbours change nothing"
+    assert max(a_step) <= 2 and sum(one > 0 for one in a_step) >= 5
+    assert engine._live[number].request == request
+
+
+def test_pictures_that_end_together_keep_nobody_waiting_for_all_their_pixels(janus: Janus, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(janus.processor.tokenizer, "eos", -1)
+    requests = [painting("a cube", n=4), painting("a ball", n=2), question(janus, "Hello", max_tokens=40)]
+    alone = [finish(engine_of(janus), [request])[0] for request in requests]
+    engine, generation = engine_of(janus), type(janus.model.generation)
+    decode, made = generation.decode, []
+    monkeypatch.setattr(generation, "decode", lambda *given: made.append(1) or decode(*given))
+    numbers, results, rows = [engine.submit(request) for request in requests], {}, []
+    while not engine.idle:
+        before = len(made)
+        for event in engine.step():
+            if isinstance(event, Finished):
+                results[event.request] = plain(event.result)
+        assert len(made) - before <= 1
+        rows.append(engine.rows)
+    assert len(made) == 6 and [results[number] for number in numbers] == alone
+    assert rows.count(1) > 5, "pictures that are done hold no lanes while they wait for their pixels"
+
+
+def test_previews_that_come_together_are_shown_one_after_the_other_and_ends_come_first(
+    janus: Janus, monkeypatch: pytest.MonkeyPatch
+):
+    request = ImageRequest("a cube", ImageOptions(seed=0, steps=8, n=3), previews=3)
+    generation = type(janus.model.generation)
+    decode, made = generation.decode, []
+    monkeypatch.setattr(generation, "decode", lambda *given: made.append(1) or decode(*given))
+    engine, events = engine_of(janus), []
+    engine.submit(request)
+    while not engine.idle:
+        before = len(made)
+        events.append(engine.step())
+        assert len(made) - before <= 1
+    shown = [[event.image for event in step if isinstance(event, Preview)] for step in events]
+    assert {image for step in shown for image in step} == {0, 1, 2}
+    assert not any(shown[-3:]), "the last three steps bring the three pictures"
+
+
+def test_thousands_of_requests_that_end_in_every_way_leave_the_cache_whole(janus: Janus):
+    now = 0.0
+    engine, randomness = Engine(janus.model, janus.processor, EngineOptions(lanes=6), lambda: now), random.Random(1)
+    requests = [*mixed(janus), ImageRequest("a cube", ImageOptions(seed=1, n=2, steps=4), previews=3)]
+    broken = question(janus, "What?", images=1).prompt
+    broken_one = TextRequest(Prompt(broken.ids, broken.slots, broken.pixels[:0]))
     live: list[int] = []
+    ends: Counter[str] = Counter()
     for _ in range(2500):
-        live.append(engine.submit(randomness.choice(requests)))
-        if len(live) > 5:
-            engine.cancel(live.pop(randomness.randrange(len(live))))
-        if randomness.random() < 0.1:
-            engine.step()
+        late = randomness.random() < 0.2
+        asked = broken_one if randomness.random() < 0.1 else randomness.choice(requests)
+        live.append(engine.submit(asked, timeout=3 if late else None))
+        if len(live) > 8:
+            number = live.pop(randomness.randrange(len(live)))
+            held = engine.rows, engine.waiting
+            engine.cancel(number)
+            ends["cancelled"] += 1
+            assert (engine.rows, engine.waiting) <= held and number not in engine._live, "at once"
+        if randomness.random() < 0.15:
+            now += randomness.random()
+            for event in engine.step():
+                assert event.request in live
+                if isinstance(event, Finished | Failed):
+                    live.remove(event.request)
+                    ends["late" if "longer" in str(getattr(event, "error", "")) else type(event).__name__] += 1
+        busy = {row.lane for job in (*engine._reading, *engine._batch.jobs) for row in job.rows}
+        assert engine.rows == len(busy) == 6 - engine._lanes.free, "a lane is either free or some request's"
     for number in live:
         engine.cancel(number)
+    assert min(ends[end] for end in ("cancelled", "late", "Failed", "Finished")) > 3, ends
     assert engine.idle and engine.rows == engine.waiting == 0
-    assert engine._lanes.free == 6
+    assert engine._lanes.free == 6 and not engine._undeveloped and not engine._batch.jobs
     assert finish(engine, requests[:2]) == [finish(engine_of(janus), [request])[0] for request in requests[:2]]
 
 
@@ -231,6 +328,48 @@ def test_memory_decides_how_many_run_at_a_time_and_nobody_overtakes(janus: Janus
                 results[event.request] = plain(event.result)
     assert ended[0] == 0, "the answer would fit beside the first picture, but the second one came before it"
     assert [results[number] for number in range(3)] == alone
+
+
+def test_a_cache_that_grows_never_takes_more_than_is_allowed(janus: Janus, monkeypatch: pytest.MonkeyPatch):
+    lane = lane_bytes(janus.model.config.language, janus.model.dtype, 60)
+    peaks, grow, make = [], KeyValueCache.grow, KeyValueCache.__init__
+
+    def grows(cache: KeyValueCache, lanes: int, entries: int) -> None:
+        before = cache.growing
+        grow(cache, lanes, entries)
+        peaks.append(before + cache.keys.nbytes + cache.values.nbytes)
+
+    def makes(cache: KeyValueCache, *given: Any) -> None:
+        make(cache, *given)
+        peaks.append(cache.keys.nbytes + cache.values.nbytes)
+
+    monkeypatch.setattr(KeyValueCache, "grow", grows)
+    monkeypatch.setattr(KeyValueCache, "__init__", makes)
+    for lanes in range(2, 12):
+        engine = engine_of(janus, memory=lanes * lane)
+        requests = [question(janus, "Hello", max_tokens=5), *[painting("a cube", seed=7)] * 3, question(janus, "word " * 9)]
+        if lanes > 5:
+            requests.append(question(janus, "word " * 40))
+        numbers = [engine.submit(request) for request in requests]
+        done = []
+        while not engine.idle:
+            done += [event.request for event in engine.step() if isinstance(event, Finished)]
+        assert sorted(done) == numbers
+        assert max(peaks) <= lanes * lane
+        peaks.clear()
+
+
+def test_growing_lets_go_of_the_keys_before_it_makes_room_for_values(monkeypatch: pytest.MonkeyPatch):
+    cache = KeyValueCache(tiny.CONFIGS["janus"].language, 2, 60, torch.device("cpu"), torch.float32)
+    keys, gone, new_zeros = weakref.ref(cache.keys), [], torch.Tensor.new_zeros
+
+    def watched(*given: Any) -> torch.Tensor:
+        gone.append(keys() is None)
+        return new_zeros(*given)
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", watched)
+    cache.grow(4, 120)
+    assert gone == [False, True]
 
 
 def test_longer_rows_than_before_find_room(janus: Janus):

@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import tiny
 from openjanus.engine.engine import Engine, EngineOptions
-from openjanus.engine.graphs import Recorder, recorder_of
+from openjanus.engine.graphs import Recorder, filled_up, recorder_of
+from openjanus.engine.runner import Runner
 from openjanus.janus import Janus, load
+from openjanus.models.token_generation import TokenGeneration
 
 from .test_engine import finish, mixed, painting, question
 
@@ -97,6 +100,85 @@ def test_a_second_picture_is_played_from_the_recordings_of_the_first(janus: Janu
     assert tape.recorded == recorded
 
 
+def test_steps_are_filled_up_so_that_few_sizes_are_recorded(janus: Janus, tape: Tape, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(janus.processor.tokenizer, "eos", -1)
+    engine = Engine(janus.model, janus.processor, EngineOptions(lanes=16, entries=60))
+    hello, plain = question(janus, "Hello", max_tokens=9), painting("b", guidance=1.0)
+    answer, picture = (finish(Engine(janus.model, janus.processor), [one])[0] for one in (hello, plain))
+    for requests in ([hello] * 8, [plain] * 8, [painting("a", n=7), plain, plain]):
+        finish(engine, requests)
+        finish(engine, requests)
+    recorded = tape.recorded
+    for count in (5, 6, 7):
+        assert finish(engine, [hello] * count) == [answer] * count
+    if isinstance(janus.model.generation, TokenGeneration):
+        assert finish(engine, [plain] * 7) == [picture] * 7
+        assert finish(engine, [painting("a", n=6), plain, plain, plain])[1:] == [picture] * 3
+    assert tape.recorded == recorded
+
+
+def test_a_blank_row_that_is_none_belongs_to_an_image_that_is_none(tape: Tape):
+    janus = tiny.tiny_janus("janus")
+    engine = Engine(janus.model, janus.processor)
+    # The images alone would need no filling up.
+    for request in [painting("a", n=5), *[painting("b", guidance=1.0)] * 3]:
+        engine.submit(request)
+    for _ in range(4):
+        engine.step()
+    members = engine._batch._members
+    assert members is not None
+    pairs = members.inputs.paired.tolist()
+    assert len(set(pairs[:5])) == 5 and max(pairs[:5]) < 8 and pairs[5:] == [9, 9, 9]
+    assert members.inputs.images[8:].tolist() == [engine._batch.runner.cache.lanes] * 2
+
+
+def test_what_a_step_is_filled_up_with_leaves_no_trace_in_a_cache_that_grows():
+    model = tiny.tiny_model("janus")
+    runner = Runner(model, 2, 62)
+    x = torch.ones(2, model.config.language.hidden_size)
+    runner.settle(0, 0, 0)
+    for _ in range(3):
+        runner.run(torch.tensor([0, 2]), x, slice(0, 2), 64, [], [])
+    runner.grow(4, 120)
+    runner.cache.keys.fill_(1)
+    for _ in range(3):
+        runner.run(torch.tensor([0, 4]), x, slice(0, 4), 64, [], [])
+    changed = (runner.cache.keys[:, :, :, : runner.cache.nowhere] != 1).flatten(2).any(2).any(0)
+    assert changed.tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("count", "filled"), [(0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (8, 8), (9, 10), (16, 16), (17, 20), (33, 40), (100, 112)]
+)
+def test_few_rows_run_for_nothing(count: int, filled: int):
+    assert filled_up(count) == filled and filled_up(filled) == filled
+
+
+def test_a_played_step_of_pictures_is_told_nothing_new(janus: Janus, tape: Tape, monkeypatch: pytest.MonkeyPatch):
+    engine = Engine(janus.model, janus.processor)
+    number = engine.submit(painting("a red cube", seed=1, n=2, steps=12))
+    for _ in range(6):
+        engine.step()
+    played = tape.played
+    with monkeypatch.context() as patch:
+        for name in ("tensor", "from_numpy", "as_tensor"):
+            patch.setattr(torch, name, lambda *_, **__: pytest.fail("something was made for the device"))
+        patch.setattr(Tensor, "to", _same_device)
+        for _ in range(4):
+            engine.step()
+    assert tape.played == played + 4
+    engine.cancel(number)
+
+
+_TO = Tensor.to
+
+
+def _same_device(x: Tensor, *given: Any, **named: Any) -> Tensor:
+    devices = [one for one in (*given, *named.values()) if isinstance(one, torch.device | str)]
+    assert not devices, "something was moved to the device"
+    return _TO(x, *given, **named)
+
+
 def test_a_cache_that_has_grown_is_recorded_anew(janus: Janus, monkeypatch: pytest.MonkeyPatch):
     tapes: list[Tape] = []
 
@@ -123,19 +205,21 @@ def test_only_gpus_are_recorded():
 
 @pytest.mark.gpu
 @NEEDS_GPU
-def test_a_gpu_plays_what_it_would_have_done(monkeypatch: pytest.MonkeyPatch):
-    requests = mixed(load("janus-tiny", "cuda", "float32"))
-    played = finish(Engine((model := load("janus-tiny", "cuda", "float32")).model, model.processor), requests)
+@pytest.mark.parametrize("name", ["janus-tiny", "janusflow-tiny"])
+def test_a_gpu_plays_what_it_would_have_done(name: str, monkeypatch: pytest.MonkeyPatch):
+    requests = mixed(load(name, "cuda", "float32"))
+    played = finish(Engine((model := load(name, "cuda", "float32")).model, model.processor), requests)
     monkeypatch.setattr("openjanus.engine.batch.recorder_of", lambda device: None)
     assert finish(Engine(model.model, model.processor), requests) == played
 
 
 @pytest.mark.gpu
 @NEEDS_GPU
-def test_a_step_of_pictures_asks_a_gpu_nothing():
-    janus = load("janus-tiny", "cuda", "bfloat16")
+@pytest.mark.parametrize("name", ["janus-tiny", "janusflow-tiny"])
+def test_a_step_of_pictures_asks_a_gpu_nothing(name: str):
+    janus = load(name, "cuda", "bfloat16")
     engine = Engine(janus.model, janus.processor)
-    engine.submit(painting("a red cube", seed=1, n=4))
+    engine.submit(painting("a red cube", seed=1, n=4, steps=60))
     for _ in range(8):
         engine.step()
     torch.cuda.set_sync_debug_mode("error")

@@ -1,6 +1,9 @@
 """Layers that hold their weights packed or quantised, and which layers of a model they replace."""
 
+import copy
 import dataclasses
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -352,6 +355,23 @@ def test_all_blocks_in_one_go_follow_weights_that_move():
     after = language.step(x, [span], cache)
     language.run_one = None
     assert not torch.equal(before, after) and torch.equal(after, language.step(x, [span], cache))
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda language: pickle.loads(pickle.dumps(language))])
+def test_a_model_that_has_taken_steps_can_be_copied_and_pickled(way: Callable[[Llama], Llama]):
+    language = laid_out("int8", torch.float32)
+    if language.run_one is None:
+        pytest.skip("our kernels do not run on this processor, or were not compiled")
+    cache = KeyValueCache(language.config, 1, 64, torch.device("cpu"), torch.float32)
+    nothing = torch.zeros(1, 1, dtype=torch.int64)
+    x, span = torch.randn(1, 96), Span(slice(0, 1), nothing, nothing, 64)
+    before = language.step(x, [span], cache)
+    copied = way(language)
+    # The copy runs on weights of its own.
+    for tensor in (*language.parameters(), *language.buffers()):
+        tensor.zero_()
+    assert copied.run_one is not None and torch.equal(copied.step(x, [span], cache), before)
+    assert not torch.equal(language.step(x, [span], cache), before)
 
 
 @pytest.mark.parametrize("other", [Int8, TiledInt4])

@@ -6,8 +6,15 @@ import pytest
 import torch
 
 import tiny
+from openjanus.checkpoints.load import build_empty, load_config
+from openjanus.config import PRESETS
+from openjanus.device import slow_in_bfloat16
 from openjanus.engine import memory
+from openjanus.engine.footprint import weight_bytes
+from openjanus.janus import load
+from openjanus.kernels.decode import supported
 from openjanus.models.cache import KeyValueCache
+from openjanus.models.quantization import Quantization
 
 CPU = torch.device("cpu")
 
@@ -33,6 +40,45 @@ def test_where_the_system_does_not_say_what_is_free_it_is_half_of_all(monkeypatc
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "CONTAINER", tmp_path)
     assert memory.allowance(CPU) > 1 << 28
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
+@pytest.mark.parametrize("name", ["janus-tiny", "janusflow-tiny"])
+@pytest.mark.parametrize("slow", [True, False])
+def test_what_is_counted_is_what_a_loaded_model_holds(
+    name: str, quantize: Quantization, dtype: torch.dtype, slow: bool, monkeypatch: pytest.MonkeyPatch
+):
+    # With decoders of pixels in float32, as on processors without matrix units for bfloat16, and without.
+    monkeypatch.setattr("openjanus.engine.wide.slow_in_bfloat16", lambda device: slow)
+    monkeypatch.setattr("openjanus.engine.tiled.slow_in_bfloat16", lambda device: slow)
+    model = load(name, "cpu", dtype, quantize).model
+    held = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+    counted = weight_bytes(build_empty(load_config(name)), CPU, dtype, quantize)
+    # Without our kernels the scales of int8 take half as much.
+    assert counted == held if {"int8", "int4"} <= supported() else counted == pytest.approx(held, rel=0.01)
+
+
+def test_a_gpu_is_counted_its_table_of_codes_and_the_layers_that_its_kernels_take():
+    config = PRESETS["janus-pro-1b"]
+    model, cuda = build_empty(config), torch.device("cuda")
+    more = weight_bytes(model, cuda, torch.bfloat16, "none") - weight_bytes(model, CPU, torch.bfloat16, "none")
+    wide = sum(p.numel() for p in model.generation.tokenizer.decoder.parameters()) * 2 if slow_in_bfloat16(CPU) else 0
+    assert more + wide == 16384 * 2048 * 2
+    tiny_model = build_empty(tiny.CONFIGS["janus"])
+    layers = [weight_bytes(tiny_model, torch.device(kind), torch.bfloat16, "int4") for kind in ("cuda", "cpu")]
+    assert layers[0] > layers[1] + 48 * 32 * 2, "int4 on a GPU wants 128 inputs"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
+def test_what_is_counted_is_what_a_model_holds_on_a_gpu(quantize: Quantization):
+    model = load("janus-tiny", "cuda", torch.bfloat16, quantize).model
+    held = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+    table = model.generation.table()
+    counted = weight_bytes(build_empty(load_config("janus-tiny")), torch.device("cuda"), torch.bfloat16, quantize)
+    assert counted == pytest.approx(held + table.numel() * table.element_size(), rel=0.01)
 
 
 @pytest.mark.parametrize("entries", [1, 63, 64, 200])

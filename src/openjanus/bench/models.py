@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from openjanus.checkpoints.load import build_empty, load_checkpoint, tell
 from openjanus.config import PRESETS, JanusConfig
 from openjanus.engine.linear import replacement
+from openjanus.engine.threads import settle_threads
 from openjanus.errors import ConfigError
 from openjanus.janus import Janus, load
 from openjanus.models.quantization import Quantization
@@ -27,6 +28,7 @@ def preset(name: str) -> JanusConfig:
 def random_janus(name: str, device: torch.device, dtype: torch.dtype, quantize: Quantization = "none") -> Janus:
     """A published model with random weights, layer by layer, and the text tokenizer of a bundled one."""
     config = preset(name)
+    settle_threads(device)
     model = build_empty(config).eval().requires_grad_(False)
     fill(model, device, dtype, quantize)
     return Janus(model, processor_for(config), f"{name} with random weights", untrained=True)

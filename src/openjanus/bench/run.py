@@ -6,21 +6,19 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
 
 from openjanus.bench.models import janus_of, preset
-from openjanus.bench.ours import Ours, step_bytes
+from openjanus.bench.ours import Ours, step_bytes, step_flops
 from openjanus.bench.peer import EagerCodes, EagerFlow, EagerText, Peer
-from openjanus.bench.timing import Side, Times, bandwidth, interleaved, now
+from openjanus.bench.timing import Side, Times, arithmetic, bandwidth, interleaved, now
 from openjanus.bench.transformers_peer import TransformersPeer
-from openjanus.checkpoints.load import build_empty
-from openjanus.config import FlowGenerationConfig, JanusConfig
-from openjanus.engine.memory import lane_bytes
+from openjanus.checkpoints.load import build_empty, load_config
+from openjanus.config import PRESETS, FlowGenerationConfig, JanusConfig
+from openjanus.engine.footprint import footprint
 from openjanus.engine.request import ImageRequest, Request, TextRequest
 from openjanus.errors import ConfigError
 from openjanus.janus import Janus, load
 from openjanus.models.quantization import Quantization
-from openjanus.models.token_generation import TokenGeneration
 from openjanus.types import ImageOptions, Message, TextOptions
 
 WORDS = "a red circle left of a blue star on a grey ground, seen from above"
@@ -47,7 +45,8 @@ class Work:
 
 
 def measure(work: Work, device: torch.device, dtype: torch.dtype, note: Callable[[str], None]) -> dict[str, Any]:
-    """The report of a piece of work, as JSON: our times, the peer's, the ratios, the share of the limit that memory sets."""
+    """The report of a piece of work, as JSON: our times, the peer's, the ratios, how near a step comes to
+    what limits it."""
     if work.peer not in (None, *PEERS):
         raise ConfigError(f"the peer is {work.peer!r}; it must be {' or '.join(PEERS)}")
     if work.kind == "flow" and work.steps is not None and work.steps < 3:
@@ -79,12 +78,22 @@ def measure(work: Work, device: torch.device, dtype: torch.dtype, note: Callable
     report |= {"threads": torch.get_num_threads(), "ours": times["ours"].to_json()}
     if "peer" in times:
         report |= {"peer": times["peer"].to_json()} | _ratios(times["ours"], times["peer"], steps, whole=steps == full)
-    if work.kind != "flow":
-        read = step_bytes(janus, work.kind == "generate")
-        speed = bandwidth(device)
-        report |= {"step_bytes": read, "bandwidth_gb_s": round(speed / 1e9, 1)}
-        report |= {"limit_fraction": round(read / speed / median(times["ours"].steps), 3)}
-    return report
+    return report | _limit(work, janus, median(times["ours"].steps))
+
+
+def _limit(work: Work, janus: Janus, seconds: float) -> dict[str, Any]:
+    """Which limit of this machine's a step of so many seconds meets first, and how near it comes.
+
+    A step of a position a row must read all weights; one of a flow, hundreds of positions a row, must multiply with them.
+    """
+    device = janus.model.device
+    if work.kind == "flow":
+        done, speed = step_flops(janus.model.config, work.n * work.prompts), arithmetic(device, work.quantize)
+        told = {"limit": "arithmetic", "step_gflop": round(done / 1e9, 1), "arithmetic_gflops": round(speed / 1e9, 1)}
+    else:
+        done, speed = step_bytes(janus, work.kind == "generate"), bandwidth(device)
+        told = {"limit": "memory", "step_bytes": done, "bandwidth_gb_s": round(speed / 1e9, 1)}
+    return told | {"limit_fraction": round(done / speed / seconds, 3)}
 
 
 def _requests(work: Work, janus: Janus, steps: int) -> list[Request]:
@@ -133,27 +142,11 @@ def measure_load(
     return {"model": name, "quantize": quantize, "seconds": {"median": round(median(seconds), 3), "min": round(min(seconds), 3)}}
 
 
-def memory(name: str, dtype: torch.dtype, quantize: Quantization, entries: int | None) -> dict[str, Any]:
-    """Bytes that a published model takes before anything has run: weights, and the cache of a row. Counted, not measured."""
-    config = preset(name)
-    used = entries or config.generation.positions + 64
-    model = build_empty(config)
-    quantized: list[nn.Module] = [model.language.model.layers, model.language.lm_head]
-    if isinstance(model.generation, TokenGeneration):
-        quantized.append(model.generation.head)
-    whole = sum(tensor.numel() for tensor in model.state_dict().values())
-    read = sum(parameter.numel() for part in quantized for parameter in part.parameters())
-    bits = {"none": 8.0 * dtype.itemsize, "int8": 8.0, "int4": 5.0}[quantize]
-    weights = int((whole - read) * dtype.itemsize + read * bits / 8)
-    row = lane_bytes(config.language, dtype, used)
-    return {
-        "preset": name,
-        "quantize": quantize,
-        "weights_mib": weights >> 20,
-        "positions": used,
-        "cache_of_a_row_mib": row >> 20,
-        "one_guided_image_mib": (weights + 2 * row) >> 20,
-    }
+def memory(name: str, device: torch.device, dtype: torch.dtype, quantize: Quantization, positions: int | None) -> dict[str, Any]:
+    """What a preset or a checkpoint of that name takes before anything has run: weights, and the cache of a row of so many
+    positions. Counted, not measured."""
+    model = build_empty(preset(name) if name in PRESETS else load_config(name))
+    return {"model": name} | footprint(model, device, dtype, quantize, positions).to_json()
 
 
 def _device(device: torch.device) -> str:

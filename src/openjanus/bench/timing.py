@@ -3,10 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
+
+from openjanus.models.quantization import Quantization
 
 
 @dataclass
@@ -80,3 +84,21 @@ def bandwidth(device: torch.device) -> float:
         block.sum(dtype=torch.int32)
         best = min(best, now(device) - start)
     return size / best
+
+
+def arithmetic(device: torch.device, quantize: Quantization) -> float:
+    """Additions and multiplications a second that torch's products of large matrices come to: the best of ten, in the fastest
+    numbers, of which int8 is one where weights are quantised."""
+    size = 8192 if device.type == "cuda" else 2048
+    numbers = torch.randint(-9, 9, (size, size), device=device)
+    multiply: list[Callable[[], Tensor]] = []
+    for dtype in (torch.float32, torch.bfloat16):
+        multiply.append(partial(torch.matmul, numbers.to(dtype), numbers.to(dtype).T))
+    if quantize != "none" and device.type in ("cpu", "cuda"):
+        multiply.append(partial(torch._int_mm, numbers.to(torch.int8), numbers.to(torch.int8).T))
+    best = float("inf")
+    for product in multiply * 10:
+        start = now(device)
+        product()
+        best = min(best, now(device) - start)
+    return 2 * size**3 / best

@@ -26,6 +26,7 @@ class Inspection:
     """A checkpoint's description. Sizes are bytes, parameters are counts of numbers.
 
     cache_of_image, cache_of_context: keys and values of a row that holds an image, or as much as the context allows.
+    dtype: what it is loaded in if nobody says otherwise. memory: what it takes to run, which those fill in who know that.
     downloaded: false for a hub id whose weights are not in the cache; what only they could tell is then empty. missing, extra and
     misshapen name every tensor that is.
     """
@@ -40,6 +41,7 @@ class Inspection:
     files: dict[str, int] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
+    dtype: str = ""
     cache_of_image: int = 0
     cache_of_context: int = 0
     vae: str = ""
@@ -51,6 +53,7 @@ class Inspection:
     extra: list[str] = field(default_factory=list)
     misshapen: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    memory: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sound(self) -> bool:
@@ -61,8 +64,8 @@ class Inspection:
         """Everything as a JSON object."""
         return asdict(self)
 
-    def to_text(self) -> str:
-        """Everything as lines for people."""
+    def to_text(self, memory: str = "") -> str:
+        """Everything as lines for people; memory: what it takes to run."""
         sizes = f" (sizes of {' and '.join(self.same_sizes_as)})" if self.same_sizes_as else ""
         lines = [
             ("name", self.name + (", untrained" if self.untrained else "")),
@@ -77,6 +80,7 @@ class Inspection:
             ),
             ("", f"{sum(self.parameters.values()):>15,}  in all"),
             ("cache", self._cache()),
+            ("memory", memory),
             ("vae", self.vae),
             ("special tokens", ", ".join(f"{token} {id}" for token, id in self.special_tokens.items())),
             ("template", f"{self.template}: {' / '.join(self.roles)}" if self.template else ""),
@@ -128,6 +132,7 @@ def inspect_checkpoint(name: str | Path) -> Inspection:
         report.layout, report.format = fitted[0].layout.name, fitted[1].format
     # Of a hub id that is not there: as the published ones.
     dtype = fitted[1].dtype if fitted is not None else torch.bfloat16
+    report.dtype = str(dtype).removeprefix("torch.")
     position = bytes_per_entry(config.language, dtype)
     report.cache_of_image = config.generation.positions * position
     report.cache_of_context = config.language.max_position_embeddings * position

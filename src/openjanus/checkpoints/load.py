@@ -106,6 +106,12 @@ def load_checkpoint(
     return Checkpoint(folder, main.layout.name, model, processor, companions)
 
 
+def load_config(name: str | Path) -> JanusConfig:
+    """What the weights of a checkpoint are; of a hub id only small files are fetched. Errors as for `load_checkpoint`."""
+    folder, _ = find_description(name)
+    return find_config(folder, read_companions(folder), fetch_vae=False)[1]
+
+
 def load_without_weights(name: str | Path) -> tuple[Processor, JanusConfig]:
     """What surrounds the weights of a checkpoint, and what they are; of a hub id only small files are fetched.
 

@@ -41,7 +41,8 @@ def bench(
     openjanus bench generate --preset janus-pro-1b --quantize int4 --steps 32 --peer eager
 
     generate: a step of images made of codes. flow: a step of JanusFlow. understand: a token of an answer. load: a checkpoint.
-    memory: weights, and the cache of a row, counted before anything runs. The ratio is the peer's median step over ours.
+    memory: weights, and the cache of a row of --steps positions, counted before anything runs. The ratio is the peer's median
+    step over ours; limit_fraction how near ours comes to what this machine can read a second, or of a flow multiply.
     """
     import json
 
@@ -62,7 +63,7 @@ def bench(
             raise ConfigError("load measures a checkpoint, and a preset is none; give --model, a folder or a name")
         report = measure_load(model or "janus-tiny", where, None, quantization, rounds)
     elif kind == "memory":
-        report = memory(name, number, quantization, steps)
+        report = memory(name, where, number, quantization, steps)
     else:
         work = Work(kind, name, n, prompts, steps, rounds, quantization, peer)
         report = measure(work, where, number, note)

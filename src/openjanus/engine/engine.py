@@ -30,13 +30,17 @@ from openjanus.models.randomness import fresh_seed
 from openjanus.processing.images import to_images
 from openjanus.processing.prompts import Processor
 
+# Fewer tokens than these are read again, not waited for: to wait takes a step more, and a step reads all weights.
+_WORTH_A_STEP = 4
+
 
 @dataclass(frozen=True)
 class EngineOptions:
     """What an engine may use. None: as much as requests ask for, within memory.
 
     lanes: rows that run at a time; a guided image takes two. entries: positions a row may have. memory: bytes of the cache (None:
-    half of what is free). chunk: prompt tokens read in a step, the longest that a long prompt keeps the others waiting.
+    half of what is free). chunk: prompt tokens read in a step, the longest that a long prompt keeps the others waiting;
+    images of a prompt are looked at as they come up, and the pixels of one picture a step are made.
     """
 
     lanes: int | None = None
@@ -78,6 +82,8 @@ class Engine:
         self._live: dict[int, _Live] = {}
         self._queue: deque[Answering | Painting] = deque()
         self._reading: list[Answering | Painting] = []
+        # What makes the pixels of pictures that are done, or to be shown unfinished, in the order in which they wait for that.
+        self._undeveloped: dict[Painting, Callable[[], torch.Tensor]] = {}
         # Events of requests that some `run` waits for, and of all others, which `step` tells.
         self._inbox: dict[int, deque[Event]] = {}
         self._unclaimed: list[Event] = []
@@ -110,6 +116,11 @@ class Engine:
     def reading(self) -> bool:
         """Whether something waits for its prompt to be read."""
         return bool(self._queue or self._reading)
+
+    @property
+    def developing(self) -> bool:
+        """Whether all that is left are pixels of pictures that are done."""
+        return bool(self._undeveloped) and not (self.reading or self._batch.jobs)
 
     @property
     def rows(self) -> int:
@@ -152,6 +163,8 @@ class Engine:
         for maker in [job for job in self._batch.jobs if job.request == number]:
             self._batch.leave(maker)
             self._free(maker)
+        for picture in [job for job in self._undeveloped if job.request == number]:
+            del self._undeveloped[picture]
 
     def _jobs(self, number: int, request: Request) -> Sequence[Answering | Painting]:
         model, processor = self.model, self.processor
@@ -264,6 +277,7 @@ class Engine:
                 row.entries += len(strip.x)
             self._tell_answers(tokens, events)
             self._tell_pictures(events)
+            self._develop(events)
             self._begin_read()
         except BaseException as error:
             # Nobody knows how far the step has come.
@@ -289,7 +303,7 @@ class Engine:
         while self._queue and self._has_room(self._queue[0]):
             job = self._queue.popleft()
             for row in job.rows:
-                row.lane = self._lanes.take()
+                row.lane = self._lanes.take(row.prefix)
             self._reading.append(job)
 
     def _has_room(self, job: Answering | Painting) -> bool:
@@ -300,7 +314,7 @@ class Engine:
             return True
         entries = max(cache.entries, job.entries)
         waiting = sum(len(other.rows) for other in self._queue)
-        most = self._most(entries)
+        most = self._most(entries, beside=cache.growing)
         if len(self._lanes) + max(0, missing) <= most:
             # Twice as many as there are, or as many as wait: growing copies what there is.
             more = max(len(self._lanes), waiting - self._lanes.free) if missing > 0 else 0
@@ -310,13 +324,14 @@ class Engine:
             return True
         if self.rows:
             return False
-        # Rows of another length than before: as many of these as there can be.
-        self._start(min(self._most(job.entries), max(waiting, len(job.rows))), job.entries)
+        # Nobody is in the old one, which needs not be copied: as many lanes as there can be.
+        wanted = max(waiting, len(job.rows), self.options.lanes or 0)
+        self._start(min(self._most(job.entries), wanted), job.entries)
         return True
 
-    def _most(self, entries: int) -> int:
-        """Lanes of so many entries that there may be."""
-        most = self._memory // self._lane_bytes(entries)
+    def _most(self, entries: int, beside: int = 0) -> int:
+        """Lanes of so many entries that there may be, beside so many bytes of the memory that are taken."""
+        most = (self._memory - beside) // self._lane_bytes(entries)
         return most if self.options.lanes is None else min(most, self.options.lanes)
 
     def _read(self, events: list[Event]) -> list[tuple[Row, Strip]]:
@@ -352,7 +367,7 @@ class Engine:
     def _start_reading(self, row: Row, ahead: Sequence[Row]) -> bool:
         """Begin a row behind what is known of its prompt already; False while somebody else is reading more of it."""
         lane, known = self._lanes.longest(row.prefix)
-        if any(row.common(other) > known for other in ahead):
+        if any(row.common(other) >= known + _WORTH_A_STEP for other in ahead):
             return False
         if known and lane != row.lane:
             self._batch.runner.cache.copy(lane, row.lane, known)
@@ -377,20 +392,32 @@ class Engine:
 
     def _tell_pictures(self, events: list[Event]) -> None:
         for job in list(self._batch.paintings):
-            live = self._live[job.request]
             events.append(Progress(job.request, job.image, job.done, job.steps))
-            if job.shows:
-                events.append(Preview(job.request, job.image, to_images(self._batch.pixels(job))[0]))
-            if job.done < job.steps:
-                continue
-            image = to_images(self._batch.pixels(job))[0]
-            live.pictures[job.image] = Picture(image, job.text, job.seed, job.options)
-            self._batch.leave(job)
-            self._free(job)
-            live.left -= 1
-            if not live.left:
-                del self._live[job.request]
-                events.append(Finished(job.request, tuple(live.pictures[i] for i in sorted(live.pictures))))
+            if job.shows or job.done == job.steps:
+                # One that still waits to be shown is shown, or finished, as it is now.
+                self._undeveloped[job] = self._batch.picture(job)
+            if job.done == job.steps:
+                self._batch.leave(job)
+                self._free(job)
+
+    def _develop(self, events: list[Event]) -> None:
+        """Make the pixels of one picture, the first that is done or else the first that is to be shown.
+
+        That takes about as long as a chunk of a prompt; pictures that end together would keep the others waiting for as many.
+        """
+        if not self._undeveloped:
+            return
+        job = next((job for job in self._undeveloped if job.done == job.steps), next(iter(self._undeveloped)))
+        image = to_images(self._undeveloped.pop(job)())[0]
+        if job.done < job.steps:
+            events.append(Preview(job.request, job.image, image))
+            return
+        live = self._live[job.request]
+        live.pictures[job.image] = Picture(image, job.text, job.seed, job.options)
+        live.left -= 1
+        if not live.left:
+            del self._live[job.request]
+            events.append(Finished(job.request, tuple(live.pictures[i] for i in sorted(live.pictures))))
 
     def _fail(self, number: int, error: JanusError, events: list[Event]) -> None:
         self.cancel(number)
@@ -404,7 +431,7 @@ class Engine:
         # The old one's memory first.
         self.__dict__.pop("_batch", None)
         self._batch = Batch(self.model, lanes or self.options.lanes or 2, entries or self.options.entries or 1)
-        self._lanes = Lanes(self._batch.runner.cache.lanes)
+        self._lanes = Lanes(self._batch.runner.cache.lanes, self._batch.spread)
 
     def _free(self, job: Answering | Painting) -> None:
         for row in job.rows:

@@ -59,6 +59,15 @@ class Recorder:
         self._record = self._begin()
 
 
+def filled_up(count: int) -> int:
+    """How many rows a recorded step has for so many: powers of two up to 8, then eight steps to each doubling, so that few
+    shapes come up and few rows run for nothing."""
+    if count <= 8:
+        return 1 << (count - 1).bit_length() if count else 0
+    step = 1 << ((count - 1).bit_length() - 3)
+    return -(-count // step) * step
+
+
 def recorder_of(device: torch.device) -> Recorder | None:
     """What records steps on a device; None where launching them costs little."""
     return Recorder(partial(_cuda_graphs, device)) if device.type == "cuda" else None

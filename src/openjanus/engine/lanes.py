@@ -5,6 +5,7 @@ other images of a request, a system prompt, the turns of a chat) starts where th
 """
 
 from array import array
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -13,12 +14,23 @@ import numpy as np
 Keys: TypeAlias = "array[int]"
 
 
-class Lanes:
-    """The lanes of a cache; pure bookkeeping."""
+def _between(first: int, last: int) -> int:
+    return last - first + 1
 
-    def __init__(self, count: int) -> None:
+
+class Lanes:
+    """The lanes of a cache; pure bookkeeping.
+
+    spread: how many lanes run side by side if all from a first to a last are to.
+    """
+
+    def __init__(self, count: int, spread: Callable[[int, int], int] = _between) -> None:
+        self._spread = spread
         self._held: list[Keys] = []
         self._free: set[int] = set()
+        # When each lane was given back, as a number that grows.
+        self._left: list[int] = []
+        self._now = 0
         self.grow(count)
 
     def __len__(self) -> int:
@@ -33,16 +45,31 @@ class Lanes:
         """Have so many lanes."""
         self._free.update(range(len(self._held), count))
         self._held += [array("q") for _ in range(len(self._held), count)]
+        self._left += [0] * (count - len(self._left))
 
-    def take(self) -> int:
-        """The lowest free lane: what runs side by side stays together at the bottom."""
-        lane = min(self._free)
+    def take(self, prefix: Keys) -> int:
+        """A free lane for a row of that beginning.
+
+        What runs side by side stays together, for lanes in between run along. Beside that a lane is taken that holds nothing but
+        what the row begins with, then the one used longest ago: the others may be begun with again.
+        """
+        busy = [lane for lane in range(len(self)) if lane not in self._free]
+
+        def price(lane: int) -> tuple[int, int, int, int]:
+            together = self._spread(min([lane, *busy]), max([lane, *busy]))
+            held = self._held[lane]
+            continued = len(held) if common(held, prefix) == len(held) else 0
+            return together, -continued, self._left[lane], lane
+
+        lane = min(self._free, key=price)
         self._free.remove(lane)
         return lane
 
     def give_back(self, lane: int) -> None:
         """A row is done with its lane."""
         self._free.add(lane)
+        self._now += 1
+        self._left[lane] = self._now
 
     def longest(self, keys: Keys) -> tuple[int, int]:
         """The lane that holds most of the beginning of these keys, and how many of them."""

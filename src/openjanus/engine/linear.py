@@ -144,12 +144,17 @@ def _replaced(linear: nn.Linear, quantize: Quantization) -> bool:
     if quantize == "none" and linear.weight.device.type in JOINED:
         return linear.weight.dtype != torch.float32
     if quantize != "none":
-        inputs = 128 if quantize == "int4" and linear.weight.device.type == "cuda" else GROUP
-        return fits(tuple(linear.weight.shape)) and linear.in_features % inputs == 0
+        return takes(linear, quantize, linear.weight.device.type)
     if linear.weight.device.type != "cpu" or linear.weight.dtype != torch.bfloat16:
         return False
     # Builds for other processors than x86 may come without these kernels.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def takes(linear: nn.Linear, quantize: Quantization, device: str) -> bool:
+    """Whether a kind of device has kernels for a layer, quantised."""
+    inputs = 128 if quantize == "int4" and device == "cuda" else GROUP
+    return fits(tuple(linear.weight.shape)) and linear.in_features % inputs == 0
 
 
 def _packed(linear: nn.Linear, quantize: Quantization) -> nn.Module:

@@ -21,7 +21,7 @@ class TextRequest:
 class ImageRequest:
     """options.n pictures of a text; picture i is drawn from options.seed + i.
 
-    previews: how often, evenly over its making, an unfinished picture is shown.
+    previews: how often, evenly over its making, an unfinished picture is shown; less often where many are at a time.
     """
 
     text: str

@@ -24,7 +24,7 @@ class Row:
         kept = torch.arange(len(prompt)) if attended is None else attended.nonzero().flatten()
         self.ids, self.slots, self.positions = prompt.ids[kept], prompt.slots[kept], kept
         self._pixels = prompt.pixels
-        self._images: Tensor | None = None
+        self._looked_at: tuple[int, Tensor] | None = None
         self.keys = self._keys()
         self.lane = -1
         self.started = False
@@ -54,20 +54,28 @@ class Row:
         return common(self.prefix, other.prefix)
 
     def embed(self, model: JanusModel, upto: int) -> Tensor:
-        """Embeddings [T, D] of the next tokens, up to an entry. The images are looked at when the first of them comes up."""
+        """Embeddings [T, D] of the next tokens, up to an entry.
+
+        Each image is looked at when its first slot comes up, so that many images are spread over as many steps as their slots,
+        and one that another row has read is not looked at. Always alone: what it comes to does not depend on those beside it.
+        """
         part = slice(self.entries, upto)
         ids, slots = self.ids[part].to(model.device), self.slots[part].to(model.device)
         words = model.language.embed(ids.masked_fill(slots, 0))
-        if not self.slots[part].any():
+        before, count = int(self.slots[: part.start].sum()), int(self.slots[part].sum())
+        if not count:
             return words
-        if self._images is None:
-            # Those that another row has read already are not looked at.
-            known = int(self.slots[: self.entries].sum()) // self._each
-            self._known = known * self._each
-            self._images = model.read(int(self.slots.sum()) - self._known, self._pixels[known:].to(model.device))
-        before = int(self.slots[: part.start].sum()) - self._known
-        seen = self._images[before : before + int(self.slots[part].sum())]
-        return words.masked_scatter(slots[:, None], seen.to(words.dtype))
+        model.check_images(int(self.slots.sum()), len(self._pixels))
+        first = before // self._each
+        seen = torch.cat([self._look(model, number) for number in range(first, -(-(before + count) // self._each))])
+        mine = seen[before - first * self._each :][:count]
+        return words.masked_scatter(slots[:, None], mine.to(words.dtype))
+
+    def _look(self, model: JanusModel, number: int) -> Tensor:
+        """Embeddings of an image, kept until the next is looked at: a chunk may end in its middle."""
+        if self._looked_at is None or self._looked_at[0] != number:
+            self._looked_at = number, model.read(self._each, self._pixels[number : number + 1].to(model.device))
+        return self._looked_at[1]
 
     def _keys(self) -> Keys:
         keys = array("q", map(key, self.ids.tolist(), self.positions.tolist()))

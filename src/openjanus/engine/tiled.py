@@ -139,6 +139,10 @@ class FusedBlocks:
         table, heads, eps = self._blocks(), self._config.num_attention_heads, self._config.rms_norm_eps
         return run_blocks(table, self._kind, x, cosine, sine, entries, keys, values, heads, upto, eps)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without addresses, which are worth nothing in a copy."""
+        return {name: value for name, value in vars(self).items() if name != "_table"} | {"_addresses": []}
+
     def _blocks(self) -> "ctypes.Array[BlockTable]":
         """Where all weights lie, written down anew if one of them has moved."""
         addresses = [module.weight.data_ptr() for block in self._modules for module in block]

@@ -22,7 +22,10 @@ class Wide(nn.Module):
 
 def wide(module: nn.Module) -> Wide | None:
     """A decoder of pixels in float32, where it is in bfloat16 on a CPU that is slow at that; None for all else."""
-    if not isinstance(module, vae.Decoder | vq.Decoder):
-        return None
-    weight = next(module.parameters())
-    return Wide(module) if weight.dtype == torch.bfloat16 and slow_in_bfloat16(weight.device) else None
+    weight = next(module.parameters(), None)
+    return Wide(module) if weight is not None and is_widened(module, weight.device, weight.dtype) else None
+
+
+def is_widened(module: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a module of that dtype is held in float32 on that device."""
+    return isinstance(module, vae.Decoder | vq.Decoder) and dtype == torch.bfloat16 and slow_in_bfloat16(device)

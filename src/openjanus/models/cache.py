@@ -58,6 +58,11 @@ class KeyValueCache:
         held_values[rows, :, entries] = values.transpose(1, 2)
         return held_keys[:, :, :upto], held_values[:, :, :upto]
 
+    @property
+    def growing(self) -> int:
+        """Bytes of what is held already that are still there while `grow` fills the larger cache: keys or values, not both."""
+        return max(self.keys.nbytes, self.values.nbytes)
+
     def copy(self, source: int, target: int, entries: int) -> None:
         """Put the first entries of one lane into another."""
         for cached in (self.keys, self.values):

@@ -13,7 +13,7 @@ A decoding holds the state of everything of its kind that is in the making, each
 its (conditional) row runs in. Who joins and leaves changes nothing for the others. Dims: L lanes, M of them that take a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -51,8 +51,9 @@ class ImageDecoding(Protocol):
         of the M the blank rows belong to, int64 [R - M]; None if all, in order. manner: of these lanes.
         """
 
-    def pixels(self, lane: int) -> Tensor:
-        """The image as it is now: [1, 3, H, W], about -1 to 1. In the middle of its making, the best guess at what it becomes."""
+    def picture(self, lane: int) -> Callable[[], Tensor]:
+        """What makes the pixels of the image as it is now: [1, 3, H, W], about -1 to 1. In the middle of its making, of the best
+        guess at what it becomes. The lane may be another's before it is called."""
 
     def grow(self, lanes: int) -> None:
         """Make room for so many lanes, more than before."""

@@ -4,8 +4,9 @@ Knows the shallow U-ViT around the language model and the VAE behind it. Does no
 Dims: B images, R rows (2B when guided), N latent tokens (576), D model width; latents [B, 4, H, W], time 0 (noise) to 1 (image).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -162,10 +163,10 @@ class FlowDecoding:
         self.latent[lanes] += velocity / self._steps[lanes].view(-1, 1, 1, 1)
         self._step[lanes] += 1
 
-    def pixels(self, lane: int) -> Tensor:
+    def picture(self, lane: int) -> Callable[[], Tensor]:
         # Straight on along the last velocity: at the end that is nowhere further.
         left = 1 - self._step[lane] / self._steps[lane]
-        return self._generation.decode((self.latent[lane] + left * self._velocity[lane])[None])
+        return partial(self._generation.decode, (self.latent[lane] + left * self._velocity[lane])[None])
 
     def grow(self, lanes: int) -> None:
         for name in ("latent", "_velocity", "_step", "_steps", "_guidance"):

@@ -111,10 +111,14 @@ class JanusModel(nn.Module):
     def read(self, slots: int, pixels: Tensor) -> Tensor:
         """Embeddings [slots, D] of images, pixels [N, 3, S, S] in [-1, 1], for as many slots in a row; PromptError if they do not
         fit."""
-        images = self.understanding.read(pixels.to(self.dtype)).flatten(0, 1)
-        if slots != images.shape[0]:
+        self.check_images(slots, len(pixels))
+        return self.understanding.read(pixels.to(self.dtype)).flatten(0, 1)
+
+    def check_images(self, slots: int, images: int) -> None:
+        """PromptError if so many images do not fill so many slots."""
+        filled = images * self.config.understanding.slots
+        if slots != filled:
             raise PromptError(
-                f"the prompt has {slots} image positions but its {len(pixels)} images fill {images.shape[0]}; "
+                f"the prompt has {slots} image positions but its {images} images fill {filled}; "
                 "give one image for every image placeholder"
             )
-        return images

@@ -4,7 +4,7 @@ Knows the codebook, the adaptor and the image head. Does not know prompts, cache
 Dims: B images, R rows (2B when guided), N codes of an image in row order (576), D model width, K codebook size (16,384).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -133,17 +133,21 @@ class CodeDecoding:
     def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None, manner: Manner | None) -> None:
         assert manner is not None
         logits = guided(self._generation.logits(hidden[:, -1]).float(), self._guidance[lanes], paired)
-        step = self._step[lanes]
+        # A place that steps are filled up with never ends.
+        step = self._step[lanes].clamp(max=self.codes.shape[1] - 1)
         codes = self._sampling.pick(lanes, logits, self._uniforms[lanes, step], manner)
         self.codes[lanes, step] = codes
         self._step[lanes] = step + 1
         self._next[lanes] = self._embed(codes).to(self._next.dtype)
 
-    def pixels(self, lane: int) -> Tensor:
-        pixels = self._generation.decode(self.codes[lane : lane + 1])
+    def picture(self, lane: int) -> Callable[[], Tensor]:
+        return partial(self._pixels, self.codes[lane : lane + 1].clone(), int(self._step[lane]))
+
+    def _pixels(self, codes: Tensor, step: int) -> Tensor:
+        pixels = self._generation.decode(codes)
         # Rows of codes that are not there yet are grey.
         height = self._generation.config.grid[0]
-        rows = int(self._step[lane]) * height // self.codes.shape[1]
+        rows = step * height // codes.shape[1]
         pixels[:, :, pixels.shape[2] * rows // height :] = 0
         return pixels
 
