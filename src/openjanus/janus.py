@@ -149,6 +149,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     quantize: str | None = None,
+    adapter: str | Path | None = None,
 ) -> Janus:
     """The model of a checkpoint, ready to use.
 
@@ -156,13 +157,19 @@ def load(
     device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps. dtype: float32, bfloat16 or float16; None is the
     checkpoint's own. quantize: none, int8 or int4, of the weights that are read in every step; None is as they are stored.
     Quantised, in bfloat16 on a CPU or in 16 bits on a GPU, a model is for running alone: it can be neither trained nor saved
-    (`openjanus convert --quantize` writes quantised checkpoints). CheckpointError and ConfigError say what is missing, and what
+    (`openjanus convert --quantize` writes quantised checkpoints). adapter: a LoRA in PEFT's format that is merged in, a folder or
+    a Hugging Face id. CheckpointError and ConfigError say what is missing, and what
     to do.
     """
     where = pick_device(device)
     kind = check_quantization_on(stored_quantization(name) if quantize is None else quantize, where)
     loaded = load_checkpoint(
-        name, where, pick_dtype(dtype), lambda path, module: replacement(path, module, kind), quantized=kind != "none"
+        name,
+        where,
+        pick_dtype(dtype),
+        lambda path, module: replacement(path, module, kind),
+        quantized=kind != "none",
+        adapter=adapter,
     )
     return Janus(loaded.model.eval(), loaded.processor, str(name), loaded.untrained)
 

@@ -23,6 +23,7 @@ def generate(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quantize: options.Quantize = None,
+    adapter: options.Adapter = None,
     as_json: options.Json = False,
 ) -> None:
     """Paint images of a prompt, and print where they are.
@@ -37,7 +38,7 @@ def generate(
 
     asked = ImageOptions(n, seed, guidance, temperature, top_p, top_k, steps)
     prepare_output(output)
-    janus = load_model(model, device, dtype, quantize)
+    janus = load_model(model, device, dtype, quantize, adapter)
     with progress_bar("painting") as progress:
         pictures = janus.paint(prompt, asked, progress)
     paths = save_pictures(pictures, output, janus.name)

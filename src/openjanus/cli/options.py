@@ -16,6 +16,10 @@ Quantize = Annotated[
         help="none, int8 or int4: smaller weights, faster steps, a little less exact.", show_default="as they are stored"
     ),
 ]
+Adapter = Annotated[
+    str | None,
+    typer.Option(help="A LoRA in PEFT's format to put into the model: a folder or a Hugging Face id.", show_default="none"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same result.", show_default="a fresh one")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest choices that sum to this probability; 1 keeps all.")]

@@ -23,6 +23,7 @@ def understand(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quantize: options.Quantize = None,
+    adapter: options.Adapter = None,
     as_json: options.Json = False,
 ) -> None:
     """Answer a question about images.
@@ -36,7 +37,7 @@ def understand(
 
     text = _standard_input() if question == "-" else question
     asked = TextOptions(max_tokens, temperature, top_p, top_k, tuple(stop or ()), seed)
-    janus = load_model(model, device, dtype, quantize)
+    janus = load_model(model, device, dtype, quantize, adapter)
     system = [] if system_prompt is None else [Message("system", system_prompt)]
     pieces = janus.chat([*system, Message("user", text, tuple(image or ()))], asked)
     if as_json:

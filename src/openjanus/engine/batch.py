@@ -145,7 +145,7 @@ class Batch:
 
     def _joined(self, parts: Sequence[Tensor]) -> Tensor:
         if parts:
-            return torch.cat(list(parts))
+            return torch.cat(list(parts)).to(self._model.dtype)
         return torch.zeros(0, self._model.config.language.hidden_size, dtype=self._model.dtype, device=self._model.device)
 
     def _count(self) -> None:

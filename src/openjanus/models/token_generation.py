@@ -25,6 +25,9 @@ from openjanus.types import ImageOptions
 class TokenGeneration(nn.Module):
     """VQ tokenizer, embedding and adaptor of codes (a table of their own, not the codebook), image head."""
 
+    fixed = ("tokenizer",)
+    """Parts that no stage of a paper trains."""
+
     def __init__(self, config: TokenGenerationConfig) -> None:
         super().__init__()
         self.config = config

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from openjanus.device import pick_device
+from openjanus.train.parts import trainable
 from openjanus.train.stage import Stage
 from openjanus.train.task import Task
 
@@ -74,12 +75,14 @@ def joined(device: str = "auto") -> Iterator[World]:
 
 
 def spread(task: Task[Any], stage: Stage, world: World) -> None:
-    """Make a task's module ready to train here: on the device, float32, then checkpointing, then compile, then sharding.
+    """Make a task's module ready to train here: on the device, float32 what moves, then checkpointing, compile, sharding.
 
     The order matters: a compiled block holds its own recomputation, and sharding gathers and frees a block around both. All
     wrap `forward` in place, so parameters keep their names. Sharding is FSDP2 over all processes, block by block.
     """
-    task.module.to(world.device, torch.float32)
+    task.module.to(world.device)
+    for parameter in trainable(task.module).values():
+        parameter.data = parameter.data.float()
     blocks = [block for name in task.blocks for block in task.module.get_submodule(name).children()]
     for block in blocks:
         if stage.checkpointing:

@@ -76,6 +76,8 @@ class Task(ABC, Generic[C]):
     """Everything that is saved. What never trains has requires_grad False; what a stage freezes, the trainer freezes."""
     blocks: tuple[str, ...] = ()
     """Lists of modules ("language.model.layers") whose members are checkpointed, compiled and sharded one by one."""
+    notes: tuple[str, ...] = ()
+    """What people should know before it begins to learn."""
     entrances: tuple[str, ...] = ()
     """Methods of the module, beside its own call, by which losses and previews enter it."""
 

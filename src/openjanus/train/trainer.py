@@ -121,6 +121,9 @@ class _Run:
         """Finish a stage, and the run if it is the last; the signal, if one has stopped it."""
         learner = Learner(self._recipe, stage, self._world)
         start = self._fill(learner)
+        if self._step == 0:
+            for note in learner.task.notes:
+                self._reporter.note(note)
         clock = time.perf_counter()
         for step, batches in follow(learner.task, stage, start, self._world, self._workers):
             try:

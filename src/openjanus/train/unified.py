@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from openjanus.checkpoints.load import build_empty
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import JanusConfig
 from openjanus.data.documents import Document, Writer
@@ -25,6 +26,8 @@ from openjanus.janus import Janus
 from openjanus.models.alignment import Alignment
 from openjanus.models.janus import JanusModel
 from openjanus.processing.prompts import Processor
+from openjanus.train.lora import LoRA, add_lora, save_adapter, take_out
+from openjanus.train.parts import belongs
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Precision, Stage
 from openjanus.train.task import Batch, Loss, Task
@@ -39,6 +42,8 @@ class Start:
 
     by_stage: other sources for some stages, by the stage's name (single objects first, Janus section 4.2).
     on_error: whether a record that cannot be used stops the run or gives its place to the next (`Replaceable` sources).
+    fixed: parts that no stage moves; states leave them out. origin: the checkpoint it is, if it is one as it was found.
+    notes: what people should know before the run begins.
     """
 
     model: JanusModel
@@ -46,6 +51,9 @@ class Start:
     sources: Mapping[Kind, Source]
     by_stage: Mapping[str, Mapping[Kind, Source]] = field(default_factory=dict)
     on_error: OnError = "stop"
+    fixed: tuple[str, ...] = ()
+    origin: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,11 @@ class UnifiedSettings:
     alignment_width: int = 2048
     """Width inside the alignment's MLP, which the paper does not give; 2048 is REPA's."""
     random_crop: bool = True
+    lora: LoRA = field(default_factory=LoRA)
+    """Train matrices beside the language model's layers, and little else (train/lora.py)."""
+    base: Precision = "float32"
+    """What those weights of the language model are held in that no stage moves: bfloat16 takes half the memory, and wants
+    bfloat16 as the stages' precision. What moves is float32 either way."""
     saved: Precision = "float32"
     """What the final checkpoint's weights are stored in; the published ones are in bfloat16."""
     preview_prompts: tuple[str, ...] = ()
@@ -118,7 +131,9 @@ class UnifiedTask(Task[TrainingBatch]):
         self.config = started.model.config
         self.processor, self.sources, self.by_stage = started.processor, started.sources, started.by_stage
         self.on_error = started.on_error
+        self.notes, self._origin = started.notes, started.origin
         self.module: UnifiedModel = self._build(started.model)
+        self._settle(started.fixed)
         # One cross-entropy over all supervised positions where both kinds are tokens; a velocity's error is a mean of its own.
         self.over = "positions" if self.config.generation.counts_with_text else None
 
@@ -131,6 +146,26 @@ class UnifiedTask(Task[TrainingBatch]):
         learner.load_state_dict(model.state_dict(), assign=True)
         learner.alignment = alignment
         return learner.float()
+
+    def _settle(self, fixed: Sequence[str]) -> None:
+        """Put LoRA in if it is wanted, mark what never moves, and hold what never moves of the language model as settings say."""
+        lora, base = self.settings.lora, self.settings.base
+        lora.check()
+        if lora.preset != "none":
+            helper, self.module.alignment = self.module.alignment, None
+            add_lora(self.module, lora)
+            self.module.alignment = helper
+        for name, parameter in self.module.named_parameters():
+            if belongs(name, fixed):
+                parameter.requires_grad_(False)
+        wide = [stage.name for stage in self.recipe.stages if stage.precision != base]
+        if base == "bfloat16" and wide:
+            raise ConfigError(
+                f"settings.base is bfloat16 and stages.{wide[0]}.precision is float32; set one of them as the other is"
+            )
+        for parameter in self.module.language.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(getattr(torch, base))
 
     def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[TrainingBatch]]:
         own = self._mixtures[stage.name].places(step)[rank::world]
@@ -202,6 +237,12 @@ class UnifiedTask(Task[TrainingBatch]):
         (folder / "preview.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def export(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
-        model = JanusModel(self.config)
-        model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith("alignment.")})
+        found = {name: tensor for name, tensor in tensors.items() if not name.startswith("alignment.")}
+        model, lora = build_empty(self.config), self.settings.lora
+        adapter = None
+        if lora.preset != "none":
+            found, adapter = take_out(found, lora, model)
+        model.load_state_dict(found, assign=True)
         save_checkpoint(model.to(getattr(torch, self.settings.saved)), self.processor, folder)
+        if adapter is not None:
+            save_adapter(folder / "adapter", adapter, lora, self.config, self._origin)
