@@ -13,8 +13,8 @@ import numpy as np
 from openjanus.errors import ConfigError
 from openjanus.types import ImageSource, Message
 
-Kind = Literal["text", "understanding", "generation"]
-KINDS: tuple[Kind, ...] = ("text", "understanding", "generation")
+Kind = Literal["text", "understanding", "generation", "editing"]
+KINDS: tuple[Kind, ...] = ("text", "understanding", "generation", "editing")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from openjanus.device import is_shortage
 from openjanus.errors import ConfigError, EngineError, TrainingError
-from openjanus.train.losses import Total, add_up, backward
+from openjanus.train.losses import Total, add_up, backward, measure
 from openjanus.train.optimizer import Average, build_optimizers, clip
 from openjanus.train.parallel import World, gathered, spread, whole_tensors
 from openjanus.train.parts import belongs, freeze, sizes, trainable
@@ -97,6 +97,20 @@ class Learner:
         """What was learned: the module's tensors, averaged, whole, on the CPU; nothing on all processes but the first."""
         with self._averaged():
             return whole_tensors(self.task.module, self._world)
+
+    def validate(self) -> dict[str, float]:
+        """The mean losses of what is never learned from, by kind and loss ("generation/image"): in eval mode, averaged."""
+        modes = {part: part.training for part in self.task.module.modules()}
+        advice = "set validate_every=0 to go on without validation"
+        found: dict[str, float] = {}
+        with fitting(f"validation in stage {self.stage.name}", self._world.device, advice), self._averaged():
+            self.task.module.eval()
+            for kind, batches in self.task.validation(self.stage, self._world.rank, self._world.size).items():
+                means = measure(self._phases, batches, self.stage, self._world)
+                found |= {f"{kind}/{name}": mean for name, mean in means.items()}
+        for part, training in modes.items():
+            part.training = training
+        return found
 
     def preview(self, folder: Path | None, step: int) -> None:
         """Let the task show what it has learned: in eval mode, averaged, whole; nothing of this outlasts the call."""

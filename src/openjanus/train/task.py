@@ -99,6 +99,13 @@ class Task(ABC, Generic[C]):
         """The updates of a step in their order; most tasks have one. The losses of all of them have different names."""
         return (Phase("model", self.losses),)
 
+    def validation(self, stage: Stage, rank: int, world: int) -> Mapping[str, Sequence[Batch[C]]]:
+        """Micro-batches of what is never learned from, by kind, for process `rank` of `world`: the same every time.
+
+        Every process has one of each kind at least, if only to run along: one that counts nothing adds nothing.
+        """
+        return {}
+
     def metrics(self) -> Mapping[str, float]:
         """Numbers beside the losses that are worth a curve; asked after each step."""
         return {}

@@ -132,8 +132,9 @@ class _Run:
                 raise TrainingError(f"step {self._step + 1}: {error}") from error
             before, clock = clock, time.perf_counter()
             self._advance(stage, step)
+            measured = self._validate(learner)
             if curves is not None:
-                line = self._line(learner, outcome, clock - before)
+                line = self._line(learner, outcome, clock - before, measured)
                 curves.add(line)
                 self._reporter.step(line, self._recipe.steps)
             said = self._world.gather((stopping.signal or 0, [text for batch in batches for text in batch.skipped]))
@@ -165,7 +166,18 @@ class _Run:
         samples = (self._place.samples if self._place else 0) + stage.batch
         self._place = Place(stage.name, step + 1, self._step + 1, samples)
 
-    def _line(self, learner: Learner, outcome: Outcome, seconds: float) -> Line:
+    def _validate(self, learner: Learner) -> dict[str, float]:
+        """Numbers of what is never learned from, after the steps at which they are wanted."""
+        every = self._recipe.validate_every
+        if not every or self._step % every:
+            return {}
+        found = learner.validate()
+        if found:
+            said = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+            self._reporter.note(f"held out, after step {self._step}: {said}")
+        return {f"validation/{name}": value for name, value in found.items()}
+
+    def _line(self, learner: Learner, outcome: Outcome, seconds: float, measured: dict[str, float]) -> Line:
         assert self._place is not None
         return Line(
             step=self._place.step,
@@ -178,7 +190,7 @@ class _Run:
             samples_per_second=learner.stage.batch / seconds,
             tokens_per_second=outcome.tokens / seconds,
             memory_mib=memory_mib(self._world.device),
-            metrics=dict(learner.task.metrics()),
+            metrics={**learner.task.metrics(), **measured},
         )
 
     def _save(self, learner: Learner, curves: Curves | None) -> None:

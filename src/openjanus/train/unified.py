@@ -5,7 +5,7 @@ the stages' business (recipes/); what the papers leave open is a setting here, w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import JanusConfig
 from openjanus.data.documents import Document, Writer
 from openjanus.data.packing import batch, fitting, pack
-from openjanus.data.samples import Kind, Mixture, Source
+from openjanus.data.samples import Kind, Mixture, Sample, Source
 from openjanus.data.skipping import Replaceable, first_good
 from openjanus.errors import ConfigError
 from openjanus.janus import Janus
@@ -42,6 +42,7 @@ class Start:
 
     by_stage: other sources for some stages, by the stage's name (single objects first, Janus section 4.2).
     on_error: whether a record that cannot be used stops the run or gives its place to the next (`Replaceable` sources).
+    validation: samples of each kind that are never learned from.
     fixed: parts that no stage moves; states leave them out. origin: the checkpoint it is, if it is one as it was found.
     notes: what people should know before the run begins.
     """
@@ -51,6 +52,7 @@ class Start:
     sources: Mapping[Kind, Source]
     by_stage: Mapping[str, Mapping[Kind, Source]] = field(default_factory=dict)
     on_error: OnError = "stop"
+    validation: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     fixed: tuple[str, ...] = ()
     origin: str = ""
     notes: tuple[str, ...] = ()
@@ -130,7 +132,7 @@ class UnifiedTask(Task[TrainingBatch]):
         started = start()
         self.config = started.model.config
         self.processor, self.sources, self.by_stage = started.processor, started.sources, started.by_stage
-        self.on_error = started.on_error
+        self.on_error, self._validation = started.on_error, started.validation
         self.notes, self._origin = started.notes, started.origin
         self.module: UnifiedModel = self._build(started.model)
         self._settle(started.fixed)
@@ -183,6 +185,21 @@ class UnifiedTask(Task[TrainingBatch]):
             taken = made[stage.name].taken(stage.steps)
         return made
 
+    def validation(self, stage: Stage, rank: int, world: int) -> Mapping[str, Sequence[Batch[TrainingBatch]]]:
+        writer = Writer(self.processor, self.config.generation, guidance_dropout=0.0, random_crop=False)
+        size = stage.micro_batch or 8
+        found = {}
+        for kind, samples in self._validation.items():
+            own = range(rank, len(samples), world)
+            groups = [[samples[i] for i in own[start : start + size]] for start in range(0, len(own), size)]
+            batches = [self._packed([fitting(writer, one, self.settings.context) for one in group]) for group in groups]
+            if len(samples) and not batches:
+                # A process without samples of its own runs along on the first, which counts nothing here.
+                batches = [replace(self._packed([fitting(writer, samples[0], self.settings.context)]), counts={})]
+            if batches:
+                found[kind] = batches
+        return found
+
     def _batch(self, stage: Stage, places: Sequence[tuple[Kind, int]]) -> Batch[TrainingBatch]:
         writer = Writer(
             self.processor,
@@ -193,14 +210,17 @@ class UnifiedTask(Task[TrainingBatch]):
         )
         sources = self.by_stage.get(stage.name, self.sources)
         taken = [self._taken(writer, sources[kind], k) for kind, k in places]
-        rows = pack([document for documents, _ in taken for document in documents], self.settings.context)
+        return self._packed([documents for documents, _ in taken], tuple(text for _, wrong in taken for text in wrong))
+
+    def _packed(self, documents: Sequence[Sequence[Document]], skipped: tuple[str, ...] = ()) -> Batch[TrainingBatch]:
+        """The documents of some samples as a micro-batch."""
+        rows = pack([one for group in documents for one in group], self.settings.context)
         content = batch(rows, self.processor.tokenizer.pad)
         text, rivals = int((content.labels != IGNORE).sum()), int(content.rivals.sum())
         pictures = len(content.pictures) - rivals
         image = pictures * self.config.generation.elements
         aligned = pictures * self.config.understanding.encoder.patches
         counts = {"text": text, "image": image, "positions": text + image, "contrast": rivals, "alignment": aligned}
-        skipped = tuple(text for _, wrong in taken for text in wrong)
         return Batch(content, counts, tokens=content.ids.numel(), skipped=skipped)
 
     def _taken(self, writer: Writer, source: Source, k: int) -> tuple[list[Document], tuple[str, ...]]:
