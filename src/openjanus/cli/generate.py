@@ -11,9 +11,14 @@ from openjanus.cli import options
 
 def generate(
     prompt: Annotated[list[str], typer.Argument(help="What to paint; several prompts are painted in one batch.")],
+    image: Annotated[
+        list[str] | None,
+        typer.Option("--image", "-i", help="An image that the prompt changes; may be given several times."),
+    ] = None,
     n: Annotated[int, typer.Option("-n", "--n", help="Images of each prompt.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Image i is drawn from seed + i.", show_default="a fresh one")] = None,
     guidance: options.Guidance = None,
+    image_guidance: options.ImageGuidance = None,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest code each time (not for flow models).")] = 1.0,
     top_p: options.TopP = 1.0,
     top_k: options.TopK = 0,
@@ -29,6 +34,7 @@ def generate(
     """Paint images of a prompt, and print where they are.
 
     openjanus generate "three red circles" -n 4 --seed 0 -o out/
+    openjanus generate "make the circle blue" --image scene.png
 
     The PNG files carry prompt, seed and settings in their metadata. Nothing is ever written over.
     """
@@ -36,11 +42,11 @@ def generate(
     from openjanus.cli.pictures import prepare_output, save_pictures
     from openjanus.types import ImageOptions
 
-    asked = ImageOptions(n, seed, guidance, temperature, top_p, top_k, steps)
+    asked = ImageOptions(n, seed, guidance, temperature, top_p, top_k, steps, image_guidance)
     prepare_output(output)
     janus = load_model(model, device, dtype, quantize, adapter)
     with progress_bar("painting") as progress:
-        pictures = janus.paint(prompt, asked, progress)
+        pictures = janus.paint(prompt, asked, progress, [image or []] * len(prompt))
     paths = save_pictures(pictures, output, janus.name)
     if as_json:
         found = [{"prompt": p.prompt, "seed": p.seed, "path": str(path)} for p, path in zip(pictures, paths, strict=True)]

@@ -28,4 +28,8 @@ MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 Guidance = Annotated[
     float | None, typer.Option(help="How closely to follow the prompt; 1 is off.", show_default="5, for JanusFlow 2")
 ]
+ImageGuidance = Annotated[
+    float | None,
+    typer.Option(help="With --image: how much more the prompt counts than the image's codes; 0 is off.", show_default="5"),
+]
 Steps = Annotated[int, typer.Option(help="Steps from noise to image (JanusFlow).")]

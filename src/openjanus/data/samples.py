@@ -29,7 +29,7 @@ class Sample:
     kind: Kind
     messages: tuple[Message, ...]
     seed: int
-    picture: ImageSource | None = None  # generation only: what the one user message describes
+    picture: ImageSource | None = None  # generation and editing: what the one user message describes or asks for
     rival: str = ""  # generation only
     origin: str = ""
 

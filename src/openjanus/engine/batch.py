@@ -21,7 +21,7 @@ class Shape(NamedTuple):
     """All that a step of one position a row depends on, beside numbers on the device.
 
     block: lanes from 0 on that hold all who take part; upto: entries from 0 on that anybody looks at; answers, images: how many;
-    guided: how many of the images; words, looks: how they choose.
+    guided: rows beside those of the images, blank ones and those of edits; words, looks: how they choose.
     """
 
     block: int
@@ -125,7 +125,8 @@ class Batch:
         guided; a uniform number for each answer. wide: rows of images that take many positions a step, with these positions.
         """
         lanes, images, guided, draws = inputs
-        paired = guided if shape.guided < shape.images else None
+        edited = shape.looks.edited if shape.looks is not None else 0
+        paired = guided if edited or shape.guided < shape.images else None
         parts, widely = [], []
         if shape.answers:
             parts.append(self._text.inputs(lanes[: shape.answers])[:, 0])
@@ -168,10 +169,13 @@ class _Members:
         text: TextDecoding,
         making: ImageDecoding,
     ) -> None:
-        guided = [number for number, job in enumerate(paintings) if len(job.rows) > 1]
-        # Conditional rows first, then the blank ones.
+        blank = [number for number, job in enumerate(paintings) if job.blank]
+        edited = [number for number, job in enumerate(paintings) if job.part]
+        guided = [*blank, *edited]
+        # Conditional rows first, then the blank ones, then those of edits that lack their images' codes.
         jobs = [*paintings, *(paintings[number] for number in guided)]
-        rows = [job.rows[0] for job in paintings] + [paintings[number].rows[1] for number in guided]
+        rows = [job.rows[0] for job in paintings] + [paintings[number].rows[1] for number in blank]
+        rows += [paintings[number].rows[-1] for number in edited]
         narrow = [job.rows[0] for job in answers]
         self.wide: list[tuple[Row, Tensor]] = []
         if making.positions == 1:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from openjanus.errors import JanusError
-from openjanus.types import ImageOptions, Prompt, TextOptions
+from openjanus.types import ImageOptions, ImageSource, Prompt, TextOptions
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class TextRequest:
 class ImageRequest:
     """options.n pictures of a text; picture i is drawn from options.seed + i.
 
-    previews: how often, evenly over its making, an unfinished picture is shown.
+    previews: how often, evenly over its making, an unfinished picture is shown. images: those that the picture is made of, if it
+    is an edit.
     """
 
     text: str
     options: ImageOptions = field(default_factory=ImageOptions)
     previews: int = 0
+    images: tuple[ImageSource, ...] = ()
 
 
 Request = TextRequest | ImageRequest
@@ -55,6 +57,8 @@ class Picture:
     def metadata(self, model: str) -> dict[str, str]:
         """What a PNG of the picture carries along, as text: prompt, seed, and the settings as JSON."""
         settings = {name: getattr(self.options, name) for name in ("guidance", "temperature", "top_p", "top_k", "steps")}
+        if self.options.image_guidance is not None:
+            settings["image_guidance"] = self.options.image_guidance
         return {
             "Software": "openjanus",
             "prompt": self.prompt,

@@ -86,6 +86,10 @@ class UnifiedSettings:
     alignment_width: int = 2048
     """Width inside the alignment's MLP, which the paper does not give; 2048 is REPA's."""
     random_crop: bool = True
+    hidden_codes: float = 0.5
+    """Share of edits learned without the codes of the images they begin with (Janus-4o; training_spec 6.3)."""
+    edit_dropout: float = 0.0
+    """Share of edits learned without text and images. Janus-4o: none, pictures without edits are there to learn that from."""
     lora: LoRA = field(default_factory=LoRA)
     """Train matrices beside the language model's layers, and little else (train/lora.py)."""
     base: Precision = "float32"
@@ -186,7 +190,7 @@ class UnifiedTask(Task[TrainingBatch]):
         return made
 
     def validation(self, stage: Stage, rank: int, world: int) -> Mapping[str, Sequence[Batch[TrainingBatch]]]:
-        writer = Writer(self.processor, self.config.generation, guidance_dropout=0.0, random_crop=False)
+        writer = Writer(self.processor, self.config.generation, guidance_dropout=0.0, random_crop=False, hidden_codes=0.0)
         size = stage.micro_batch or 8
         found = {}
         for kind, samples in self._validation.items():
@@ -207,6 +211,8 @@ class UnifiedTask(Task[TrainingBatch]):
             guidance_dropout=self.settings.guidance_dropout,
             supervise_prompts=stage.name in self.settings.supervise_prompts,
             random_crop=self.settings.random_crop,
+            hidden_codes=self.settings.hidden_codes,
+            edit_dropout=self.settings.edit_dropout,
         )
         sources = self.by_stage.get(stage.name, self.sources)
         taken = [self._taken(writer, sources[kind], k) for kind, k in places]
