@@ -32,4 +32,5 @@ ImageGuidance = Annotated[
     float | None,
     typer.Option(help="With --image: how much more the prompt counts than the image's codes; 0 is off.", show_default="5"),
 ]
+Batch = Annotated[int, typer.Option(min=1, help="Of a file, how many at a time.")]
 Steps = Annotated[int, typer.Option(help="Steps from noise to image (JanusFlow).")]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from openjanus.data.forms import one_form
+from openjanus.data.forms import IMAGES, one_form
 from openjanus.data.samples import Kind, Sample
 from openjanus.errors import DataError
 from openjanus.processing.tokenizer import IMAGE
@@ -111,6 +111,25 @@ def _image(value: Any, folder: Path) -> ImageSource:
     if not isinstance(value, str | Path) or not str(value):
         raise DataError("an image is a path relative to the file, or a data: URL")
     return value if str(value).startswith(_ADDRESSES) else folder / value
+
+
+def to_question(record: Any, folder: Path) -> tuple[tuple[Message, ...], str]:
+    """What a record asks, and its own answer: the last message of the assistant, "" if the record ends with the user's.
+
+    Beside the forms of data/forms.py there is {"question": ..., "images": [...]}. DataError says what is wrong with it.
+    """
+    if isinstance(record, Mapping) and isinstance(record.get("question"), str):
+        images = next((record[name] for name in IMAGES if record.get(name)), [])
+        shown = tuple(_image(image, folder) for image in (images if isinstance(images, list) else [images]))
+        own = record.get("answer")
+        return (Message("user", _writable(record["question"]), shown),), own if isinstance(own, str) else ""
+    record = one_form(record, "understanding")
+    if "messages" not in record:
+        return (Message("user", _writable(record["text"])),), ""
+    messages = tuple(_message(message, folder) for message in record["messages"])
+    if messages[-1].role == "assistant":
+        return messages[:-1], messages[-1].text
+    return messages, ""
 
 
 def to_record(sample: Sample, address: Callable[[ImageSource], str]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import IO
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from openjanus.errors import JanusError
 from openjanus.types import ImageOptions, ImageSource, Prompt, TextOptions
@@ -65,6 +67,13 @@ class Picture:
             "seed": str(self.seed),
             "settings": json.dumps({"model": model, **settings}),
         }
+
+    def write(self, file: IO[bytes], model: str) -> None:
+        """Write it as PNG with that metadata; OSError if the disk refuses."""
+        info = PngInfo()
+        for key, value in self.metadata(model).items():
+            info.add_itxt(key, value)
+        self.image.save(file, format="PNG", pnginfo=info)
 
 
 @dataclass(frozen=True)
