@@ -119,7 +119,7 @@ def to_question(record: Any, folder: Path) -> tuple[tuple[Message, ...], str]:
     Beside the forms of data/forms.py there is {"question": ..., "images": [...]}. DataError says what is wrong with it.
     """
     if isinstance(record, Mapping) and isinstance(record.get("question"), str):
-        images = next((record[name] for name in IMAGES if record.get(name)), [])
+        images: Any = next((record[name] for name in IMAGES if record.get(name)), [])
         shown = tuple(_image(image, folder) for image in (images if isinstance(images, list) else [images]))
         own = record.get("answer")
         return (Message("user", _writable(record["question"]), shown),), own if isinstance(own, str) else ""

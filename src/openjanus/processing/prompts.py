@@ -153,8 +153,9 @@ class Processor:
             ends = id == token.image_end and place > 0 and slots[place - 1]
             added = block if ends else []
             inside = [False, *[True] * codes, False] if ends else []
-            for part, new in zip(longer, ([id, *added], [slot, *[False] * len(added)], [False, *inside]), strict=True):
-                part.extend(new)  # type: ignore[arg-type]
+            longer[0].extend([id, *added])
+            longer[1].extend([slot, *[False] * len(added)])
+            longer[2].extend([False, *inside])
         return longer
 
     def _place_images(self, message: Message) -> Message:

@@ -4,12 +4,13 @@ A stage's mix is a ratio of the kinds of one's own records and of "replay", reco
 learned anew. Kinds without files drop out of it, so one recipe serves whatever records there are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openjanus.data.formats.opening import ALLOWED
 from openjanus.data.records import Records, RecordsInTurn
-from openjanus.data.samples import KINDS, Kind
+from openjanus.data.samples import KINDS, Kind, Sample
 from openjanus.errors import ConfigError
 from openjanus.train.from_checkpoint import CheckpointSettings, DataFiles, initial
 from openjanus.train.recipe import Recipe
@@ -18,7 +19,7 @@ from openjanus.train.unified import Start, UnifiedTask
 
 REPLAY = "replay"
 # Of four samples three are one's own, if they are of one kind.
-MIX = {**dict.fromkeys(KINDS, 3), REPLAY: 1}
+MIX: dict[str, int] = {**dict.fromkeys(KINDS, 3), REPLAY: 1}
 # What each direction is learned from, and what is said of the other.
 _DIRECTIONS: dict[str, tuple[Kind, ...]] = {"reading images": ("understanding",), "painting": ("generation", "editing")}
 
@@ -70,7 +71,7 @@ def _start(recipe: Recipe, own: list[Kind], replayed: list[Kind]) -> Start:
     sources: dict[Any, Any] = {**mine}
     if others:
         sources[REPLAY] = RecordsInTurn(tuple(others.values()))
-    validation = {kind: source.held_out for kind, source in mine.items()}
+    validation: dict[str, Sequence[Sample]] = {kind: source.held_out for kind, source in mine.items()}
     validation |= {f"{REPLAY} {kind}": source.held_out for kind, source in others.items()}
     return Start(
         model,

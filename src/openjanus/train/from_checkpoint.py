@@ -1,6 +1,6 @@
 """Unified training that starts from a checkpoint and learns from records on disk: what the papers' recipes are made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -9,7 +9,7 @@ import torch
 from openjanus.checkpoints.load import load_checkpoint
 from openjanus.data.formats.opening import ALLOWED
 from openjanus.data.records import Records
-from openjanus.data.samples import KINDS, Kind, Source
+from openjanus.data.samples import KINDS, Kind, Sample, Source
 from openjanus.errors import CheckpointError, ConfigError
 from openjanus.models.janus import JanusModel
 from openjanus.models.token_generation import TokenGeneration
@@ -74,7 +74,7 @@ def start(recipe: Recipe) -> Start:
     check_stages(recipe, "category_stages", settings.category_stages)
     model, processor = initial(settings)
     sources = {kind: _records(recipe, kind, getattr(settings.data, kind)) for kind in _mixed(recipe, settings.category_stages)}
-    validation = {kind: source.held_out for kind, source in sources.items()}
+    validation: dict[str, Sequence[Sample]] = {kind: source.held_out for kind, source in sources.items()}
     return Start(model, processor, sources, _by_stage(recipe, sources), settings.on_error, validation, origin=settings.init)
 
 

@@ -30,7 +30,7 @@ class LoRA:
     preset: Preset = "none"
     """none: no LoRA. understanding, generation, both: what is to be learned; what is whole follows from it (`whole_parts`)."""
     rank: int = 32
-    alpha: float = 64.0
+    alpha: int = 64
     """The matrices' product counts alpha / rank times."""
     rslora: bool = False
     """It counts alpha / sqrt(rank) times instead, so that one rate serves all ranks."""
