@@ -79,12 +79,12 @@ def start(recipe: Recipe) -> Start:
 
 
 def initial(settings: CheckpointSettings) -> tuple[JanusModel, Processor]:
-    """The model that a run starts from, in float32, and its processor."""
+    """The model that a run starts from, in the precision it is stored in, and its processor."""
     if settings.on_error not in get_args(OnError):
         raise ConfigError(f"settings.on_error is {settings.on_error!r}; it must be {' or '.join(get_args(OnError))}")
     if not settings.init:
         raise ConfigError("settings.init names no checkpoint; give a folder or a Hugging Face id: settings.init=PATH")
-    found = load_checkpoint(settings.init, dtype=torch.float32)
+    found = load_checkpoint(settings.init)
     model = found.model
     if settings.fresh:
         model = _drawn_anew(model, settings.fresh)

@@ -26,6 +26,7 @@ from openjanus.janus import Janus
 from openjanus.models.alignment import Alignment
 from openjanus.models.janus import JanusModel
 from openjanus.processing.prompts import Processor
+from openjanus.train.encoded import remember
 from openjanus.train.lora import LoRA, add_lora, save_adapter, take_out
 from openjanus.train.parts import belongs
 from openjanus.train.recipe import Recipe
@@ -95,6 +96,8 @@ class UnifiedSettings:
     base: Precision = "float32"
     """What those weights of the language model are held in that no stage moves: bfloat16 takes half the memory, and wants
     bfloat16 as the stages' precision. What moves is float32 either way."""
+    encoded: str = ""
+    """A folder in which the codes or latents of pictures are kept once they were computed (train/encoded.py); "" keeps none."""
     saved: Precision = "float32"
     """What the final checkpoint's weights are stored in; the published ones are in bfloat16."""
     preview_prompts: tuple[str, ...] = ()
@@ -151,10 +154,10 @@ class UnifiedTask(Task[TrainingBatch]):
             learner = UnifiedModel(model.config, None)
         learner.load_state_dict(model.state_dict(), assign=True)
         learner.alignment = alignment
-        return learner.float()
+        return learner
 
     def _settle(self, fixed: Sequence[str]) -> None:
-        """Put LoRA in if it is wanted, mark what never moves, and hold what never moves of the language model as settings say."""
+        """Put LoRA in if it is wanted, mark what never moves, and hold every weight as settings say."""
         lora, base = self.settings.lora, self.settings.base
         lora.check()
         if lora.preset != "none":
@@ -169,9 +172,15 @@ class UnifiedTask(Task[TrainingBatch]):
             raise ConfigError(
                 f"settings.base is bfloat16 and stages.{wide[0]}.precision is float32; set one of them as the other is"
             )
-        for parameter in self.module.language.parameters():
-            if not parameter.requires_grad:
-                parameter.data = parameter.data.to(getattr(torch, base))
+        # One by one, so that of a large model no second copy is ever whole.
+        for name, parameter in self.module.named_parameters():
+            rests = name.startswith("language.") and not parameter.requires_grad
+            parameter.data = parameter.data.to(getattr(torch, base) if rests else torch.float32)
+        for name, buffer in self.module.named_buffers():
+            part, _, leaf = name.rpartition(".")
+            self.module.get_submodule(part).register_buffer(leaf, buffer.float())
+        if self.settings.encoded:
+            remember(self.module.generation, Path(self.settings.encoded))
 
     def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[TrainingBatch]]:
         own = self._mixtures[stage.name].places(step)[rank::world]
