@@ -64,7 +64,7 @@ class Encoded:
 
 
 def remember(generation: TokenGeneration | FlowGeneration, folder: Path) -> None:
-    """Let a model's frozen tokenizer or VAE look into a folder before it encodes a picture, and keep there what it has encoded."""
+    """Let a model's frozen tokenizer or VAE look into a folder before it encodes a picture, and keep there what it makes."""
     encoder: Any = generation.tokenizer if isinstance(generation, TokenGeneration) else generation.vae
     encode, kept = encoder.encode, Encoded(folder, list(encoder.state_dict().values()))
 

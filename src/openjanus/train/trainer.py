@@ -146,7 +146,7 @@ class _Run:
             if signal:
                 return signal
             if self._recipe.preview_every and self._step % self._recipe.preview_every == 0:
-                self._preview(learner)
+                self._preview(learner, curves)
         if stage is self._recipe.stages[-1]:
             self._finish(learner)
         return None
@@ -199,10 +199,12 @@ class _Run:
             curves.sync()
         save_state(self._states, learner.tensors(), self._place, self._world)
 
-    def _preview(self, learner: Learner) -> None:
+    def _preview(self, learner: Learner, curves: Curves | None) -> None:
         folder = self._folder / "previews" / f"{self._step:08d}"
         with writing(folder), aside(folder) if self._world.leads else nullcontext() as partial:
             learner.preview(partial, self._step)
+        if curves is not None:
+            curves.show(self._step, folder)
 
     def _finish(self, learner: Learner) -> None:
         tensors = learner.result()
