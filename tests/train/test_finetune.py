@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from openjanus.data.records import Records
-from openjanus.errors import ConfigError
+from openjanus.errors import ConfigError, DataError
 from openjanus.janus import load
 from openjanus.train.finetune import REPLAY
 from openjanus.train.overrides import override
@@ -145,3 +145,17 @@ def test_held_out_records_stand_evenly_and_all_others_are_learned_once_a_pass(tm
     assert set(seen) | set(kept) == {f"Number {i}." for i in range(50)}
     # Of few records a tenth.
     assert len(Records("text", [path], held_out=40).held_out) == 5
+
+
+def test_a_broken_record_that_is_held_out_stops_the_run_or_is_passed_over(tmp_path: Path):
+    files = records(tmp_path / "data", count=30)
+    path = Path(files["text"])
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(["{}", *lines[1:]]), encoding="utf-8")
+    every = (f"settings.data.text={path}", "settings.held_out=3", "validate_every=1", "stages.tune.steps=1")
+    made = recipe("finetune_full", checkpoint("janus", tmp_path / "init"), *every)
+    with pytest.raises(DataError, match=r"text\.jsonl, record 1: "):
+        run(tmp_path / "stopped", recipe=made)
+    run(tmp_path / "skipped", recipe=override(made, ["settings.on_error=skip"]))
+    (line,) = curve(tmp_path / "skipped")
+    assert line["metrics"]["validation/text/text"] > 0

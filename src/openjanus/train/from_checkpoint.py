@@ -79,12 +79,13 @@ def start(recipe: Recipe) -> Start:
 
 
 def initial(settings: CheckpointSettings) -> tuple[JanusModel, Processor]:
-    """The model that a run starts from, in the precision it is stored in, and its processor."""
+    """The model that a run starts from, in any precision, and its processor."""
     if settings.on_error not in get_args(OnError):
         raise ConfigError(f"settings.on_error is {settings.on_error!r}; it must be {' or '.join(get_args(OnError))}")
     if not settings.init:
         raise ConfigError("settings.init names no checkpoint; give a folder or a Hugging Face id: settings.init=PATH")
-    found = load_checkpoint(settings.init)
+    # A part may be finer than the checkpoint; what needs no change stays a view of the file until the task takes it.
+    found = load_checkpoint(settings.init, dtype=torch.float32 if settings.parts else None)
     model = found.model
     if settings.fresh:
         model = _drawn_anew(model, settings.fresh)

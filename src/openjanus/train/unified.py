@@ -21,7 +21,7 @@ from openjanus.data.documents import Document, Writer
 from openjanus.data.packing import batch, fitting, pack
 from openjanus.data.samples import Kind, Mixture, Sample, Source
 from openjanus.data.skipping import Replaceable, first_good
-from openjanus.errors import ConfigError
+from openjanus.errors import ConfigError, DataError
 from openjanus.janus import Janus
 from openjanus.models.alignment import Alignment
 from openjanus.models.janus import JanusModel
@@ -199,19 +199,28 @@ class UnifiedTask(Task[TrainingBatch]):
         return made
 
     def validation(self, stage: Stage, rank: int, world: int) -> Mapping[str, Sequence[Batch[TrainingBatch]]]:
-        writer = Writer(self.processor, self.config.generation, guidance_dropout=0.0, random_crop=False, hidden_codes=0.0)
         size = stage.micro_batch or 8
         found = {}
-        for kind, samples in self._validation.items():
-            own = range(rank, len(samples), world)
-            groups = [[samples[i] for i in own[start : start + size]] for start in range(0, len(own), size)]
-            batches = [self._packed([fitting(writer, one, self.settings.context) for one in group]) for group in groups]
-            if len(samples) and not batches:
-                # A process without samples of its own runs along on the first, which counts nothing here.
-                batches = [replace(self._packed([fitting(writer, samples[0], self.settings.context)]), counts={})]
-            if batches:
-                found[kind] = batches
+        for kind, documents in self._held_out.items():
+            own = documents[rank::world]
+            batches = [self._packed(own[start : start + size]) for start in range(0, len(own), size)]
+            # A process without samples of its own runs along on the first, which counts nothing there.
+            found[kind] = batches or [replace(self._packed(documents[:1]), counts={})]
         return found
+
+    @cached_property
+    def _held_out(self) -> dict[str, list[list[Document]]]:
+        """The documents of what is never learned from, by kind; every process has all, so that all know which are broken."""
+        writer = Writer(self.processor, self.config.generation, guidance_dropout=0.0, random_crop=False, hidden_codes=0.0)
+        found: dict[str, list[list[Document]]] = {}
+        for kind, samples in self._validation.items():
+            for place in range(len(samples)):
+                try:
+                    found.setdefault(kind, []).append(fitting(writer, samples[place], self.settings.context))
+                except DataError:
+                    if self.on_error == "stop":
+                        raise
+        return {kind: documents for kind, documents in found.items() if documents}
 
     def _batch(self, stage: Stage, places: Sequence[tuple[Kind, int]]) -> Batch[TrainingBatch]:
         writer = Writer(
