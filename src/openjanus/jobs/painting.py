@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def paint(
     Picture i of prompt k is drawn from its own seed + i, or from options.seed (0) + k * n + i: so it is the same in every batch,
     on any number of processes, and after a kill. What is done already is not done again.
     """
-    settings = {"prompts": [one.text for one in wanted][:1], "count": len(wanted), "model": janus.name, "options": vars(options)}
+    texts = blake2b(repr([(one.number, one.text, one.images, one.seed) for one in wanted]).encode(), digest_size=8)
+    settings = {"prompts": texts.hexdigest(), "model": janus.name, "options": vars(options)}
     with Results(folder / RECORDS, share, settings) as kept:
         own = [one for one in wanted[share.number :: share.of] if one.number not in kept.done]
         total = len(wanted[share.number :: share.of])

@@ -80,7 +80,7 @@ def writing(path: Path) -> Iterator[None]:
 def _finished(path: Path) -> set[int]:
     """The numbers in a file whose last line is there; a line that was cut off is none."""
     found = set()
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         if line.endswith("\n") and (values := json.loads(line)).get(LAST):
             found.add(int(values[NUMBER]))
     return found

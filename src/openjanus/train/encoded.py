@@ -66,6 +66,8 @@ class Encoded:
 def remember(generation: TokenGeneration | FlowGeneration, folder: Path) -> None:
     """Let a model's frozen tokenizer or VAE look into a folder before it encodes a picture, and keep there what it makes."""
     encoder: Any = generation.tokenizer if isinstance(generation, TokenGeneration) else generation.vae
+    if encoder is None:
+        return  # a JanusFlow without its VAE says so when it is to paint
     encode, kept = encoder.encode, Encoded(folder, list(encoder.state_dict().values()))
 
     def codes(pictures: Tensor) -> Any:
