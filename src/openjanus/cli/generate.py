@@ -56,7 +56,9 @@ def generate(
     from openjanus.types import ImageOptions
 
     if (prompts is None) == (not prompt) or (prompts is not None and image):
-        raise PromptError("give either prompts or --prompts FILE (whose lines name their own images)")
+        raise PromptError(
+            "give either prompts or --prompts FILE, whose lines name their own images; openjanus generate --help shows what there is"
+        )
     asked = ImageOptions(n, seed, guidance, temperature, top_p, top_k, steps, image_guidance)
     if prompts is not None:
         _paint_file(prompts, asked, output, batch, (model, device, dtype, quantize, adapter), as_json)

@@ -53,7 +53,10 @@ def understand(
     from openjanus.types import Message, TextOptions
 
     if (question is None) == (not records) or (records and (image or system_prompt is not None)):
-        raise PromptError("give either a question or --records FILE (whose records name their own images and system prompts)")
+        raise PromptError(
+            "give either a question or --records FILE, whose records name their own images and system prompts; "
+            "openjanus understand --help shows what there is"
+        )
     if records:
         asked = TextOptions(max_tokens, temperature, top_p, top_k, tuple(stop or ()), seed)
         _answer_files(records, asked, output, batch, (model, device, dtype, quantize, adapter), as_json)
