@@ -57,7 +57,8 @@ def generate(
 
     if (prompts is None) == (not prompt) or (prompts is not None and image):
         raise PromptError(
-            "give either prompts or --prompts FILE, whose lines name their own images; openjanus generate --help shows what there is"
+            "give either prompts or --prompts FILE, whose lines name their own images; "
+            "openjanus generate --help shows what there is"
         )
     asked = ImageOptions(n, seed, guidance, temperature, top_p, top_k, steps, image_guidance)
     if prompts is not None:
