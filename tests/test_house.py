@@ -24,6 +24,7 @@ FLOORS = {
     "engine": 3,
     "janus": 4,
     "train": 5,
+    "jobs": 5,
     "evaluate": 5,
     "bench": 5,
     "serve": 5,

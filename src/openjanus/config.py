@@ -225,6 +225,9 @@ class TokenGenerationConfig:
     replaces_begin: bool = False
     # Codes are tokens like words: one cross-entropy, one mean over all of them.
     counts_with_text: bool = True
+    # Pictures can be shown to it in a prompt, as codes (Janus-4o); and how much more the prompt counts than they do.
+    shows: bool = True
+    default_image_guidance: float = 5.0
 
     @property
     def positions(self) -> int:
@@ -260,6 +263,9 @@ class FlowGenerationConfig:
     # The time embedding stands in the place of <begin_of_image>.
     replaces_begin: bool = True
     counts_with_text: bool = False
+    # No paper says how a latent would stand in a prompt.
+    shows: bool = False
+    default_image_guidance: float = 0.0
 
     def __post_init__(self) -> None:
         for side in self.latent_size:

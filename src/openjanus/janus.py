@@ -75,11 +75,7 @@ class Janus:
             return pieces if stream else "".join(pieces).strip()
         if stream:
             raise PromptError("stream=True takes one question; ask several without it, or one after the other")
-        if images is not None and not isinstance(images, list | tuple):
-            raise PromptError(f"{len(questions)} questions came with one image; give a list of images for each question")
-        groups = [()] * len(questions) if images is None else [_images(group) for group in images]
-        if len(groups) != len(questions):
-            raise PromptError(f"{len(questions)} questions came with {len(groups)} lists of images; give one list a question")
+        groups = _groups(images, len(questions), "question")
         messages = [[*system, Message("user", text, group)] for text, group in zip(questions, groups, strict=True)]
         prompts = [self.processor.understanding_prompt(conversation) for conversation in messages]
         return [answer.text for answer in self._finish([TextRequest(prompt, options) for prompt in prompts])]
@@ -95,29 +91,35 @@ class Janus:
     def generate(
         self,
         prompt: str | Sequence[str],
+        images: Any = None,
         *,
         progress: Callable[[int, int], None] = lambda done, steps: None,
         **settings: Any,
     ) -> list[Image.Image]:
         """n pictures of a prompt, or of each of several prompts (in one batch, prompt by prompt), as RGB PIL images.
 
+        images: those that the pictures are made of, as the prompt says (editing): one or several, or a list of lists, one for
+        each of several prompts.
         settings: the fields of ImageOptions (n, seed, guidance, temperature, top_p, top_k; steps on flow models). Picture i of
         a prompt is drawn from seed + i and does not change with what is painted beside it. progress(done, steps) is called as
         it goes.
         """
-        return [picture.image for picture in self.paint(prompt, _options(ImageOptions, settings), progress)]
+        return [picture.image for picture in self.paint(prompt, _options(ImageOptions, settings), progress, images)]
 
     def paint(
         self,
         prompt: str | Sequence[str],
         options: ImageOptions,
         progress: Callable[[int, int], None] = lambda done, steps: None,
+        images: Any = None,
     ) -> list[Picture]:
         """As `generate`, with what each picture takes to be painted again: its prompt, seed and settings."""
         texts = _texts(prompt, "prompt")
         # One seed for all prompts, so that a picture does not depend on what it is painted beside.
         options = replace(options, seed=fresh_seed() if options.seed is None else options.seed)
-        results = self._finish([ImageRequest(text, options) for text in texts], progress)
+        groups = [_images(images)] if isinstance(prompt, str) else _groups(images, len(texts), "prompt")
+        requests = [ImageRequest(text, options, images=group) for text, group in zip(texts, groups, strict=True)]
+        results = self._finish(requests, progress)
         return [picture for pictures in results for picture in pictures]
 
     def _finish(self, requests: Sequence[Any], progress: Callable[[int, int], None] = lambda done, steps: None) -> list[Any]:
@@ -150,6 +152,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     quantize: str | None = None,
+    adapter: str | Path | None = None,
 ) -> Janus:
     """The model of a checkpoint, ready to use.
 
@@ -157,14 +160,20 @@ def load(
     device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps. dtype: float32, bfloat16 or float16; None is the
     checkpoint's own. quantize: none, int8 or int4, of the weights that are read in every step; None is as they are stored.
     Quantised, in bfloat16 on a CPU or in 16 bits on a GPU, a model is for running alone: it can be neither trained nor saved
-    (`openjanus convert --quantize` writes quantised checkpoints). CheckpointError and ConfigError say what is missing, and what
-    to do. On a CPU torch is left no more threads than the process has processors (see engine/threads.py).
+    (`openjanus convert --quantize` writes quantised checkpoints). adapter: a LoRA in PEFT's format that is merged in, a folder or
+    a Hugging Face id. CheckpointError and ConfigError say what is missing, and what to do. On a CPU torch is left no more threads
+    than the process has processors (see engine/threads.py).
     """
     where = pick_device(device)
     settle_threads(where)
     kind = check_quantization_on(stored_quantization(name) if quantize is None else quantize, where)
     loaded = load_checkpoint(
-        name, where, pick_dtype(dtype), lambda path, module: replacement(path, module, kind), quantized=kind != "none"
+        name,
+        where,
+        pick_dtype(dtype),
+        lambda path, module: replacement(path, module, kind),
+        quantized=kind != "none",
+        adapter=adapter,
     )
     return Janus(loaded.model.eval(), loaded.processor, str(name), loaded.untrained)
 
@@ -182,6 +191,16 @@ def _images(images: Any) -> tuple[ImageSource, ...]:
     if images is None:
         return ()
     return tuple(images) if isinstance(images, list | tuple) else (images,)
+
+
+def _groups(images: Any, count: int, what: str) -> list[tuple[ImageSource, ...]]:
+    """The images of each of several texts; PromptError if they are not as many lists."""
+    if images is not None and not isinstance(images, list | tuple):
+        raise PromptError(f"{count} {what}s came with one image; give a list of images for each {what}")
+    groups = [()] * count if images is None else [_images(group) for group in images]
+    if len(groups) != count:
+        raise PromptError(f"{count} {what}s came with {len(groups)} lists of images; give one list a {what}")
+    return groups
 
 
 def _options(kind: Any, settings: dict[str, Any]) -> Any:

@@ -33,11 +33,15 @@ class Prompt:
 
     ids: int64 [T]; slots: bool [T], true where an image embedding replaces the token's;
     pixels: float32 [N, 3, S, S] in [-1, 1], the images in the order of their slots.
+    shown: bool [T], true where images stand as what the model paints with, and pictures: float32 [M, 3, H, W] in [-1, 1], these
+    images (editing); None: nowhere.
     """
 
     ids: "torch.Tensor"
     slots: "torch.Tensor"
     pixels: "torch.Tensor"
+    shown: "torch.Tensor | None" = None
+    pictures: "torch.Tensor | None" = None
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -55,6 +59,8 @@ class TrainingBatch:
     inputs, outputs: bool [R, T], where the pictures' own embeddings go in and where their hidden states come out;
     pictures: float32 [M, 3, H, W] in [-1, 1], the pictures to paint, in row order; seeds: int64 [M], their chance.
     rivals: bool [M], pictures that stand here a second time, behind a text that does not describe them, with the same seed.
+    shown: bool [R, T] and originals: float32 [K, 3, H, W] in [-1, 1], pictures that stand in prompts as what the model paints
+    with.
     """
 
     ids: "torch.Tensor"
@@ -68,6 +74,8 @@ class TrainingBatch:
     pictures: "torch.Tensor"
     seeds: "torch.Tensor"
     rivals: "torch.Tensor"
+    shown: "torch.Tensor"
+    originals: "torch.Tensor"
 
     def to(self, device: "torch.device") -> "TrainingBatch":
         """The same batch on a device."""
@@ -131,6 +139,8 @@ class ImageOptions:
 
     Image i of n is drawn from seed + i, so any one can be painted again alone. guidance None is the model's own default, 1 is
     off. temperature, top_k, top_p act on models that paint with codes (temperature 0: the likeliest code); steps on flow models.
+    image_guidance: of a picture that is made of others, how much more the prompt counts than the codes of these; None is the
+    model's own, 0 is off.
     """
 
     n: int = 1
@@ -140,6 +150,7 @@ class ImageOptions:
     top_p: float = 1.0
     top_k: int = 0
     steps: int = 30
+    image_guidance: float | None = None
 
     def __post_init__(self) -> None:
         _whole(self, "n", 1, "a whole number of 1 or more")
@@ -147,4 +158,7 @@ class ImageOptions:
         if self.guidance is not None:
             words = "a number from 0 to 1000 (1 is off, 5 is usual for Janus, 2 for JanusFlow)"
             _number(self, "guidance", lambda value: 0 <= value <= 1000, words)
+        if self.image_guidance is not None:
+            words = "a number from 0 (off) to 1000 (5 is usual)"
+            _number(self, "image_guidance", lambda value: 0 <= value <= 1000, words)
         _check_sampling(self)

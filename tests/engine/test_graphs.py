@@ -1,18 +1,22 @@
 """Recorded steps: played again they are the steps that would have been taken."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import tiny
 from openjanus.engine.engine import Engine, EngineOptions
 from openjanus.engine.graphs import Recorder, filled_up, recorder_of
+from openjanus.engine.request import ImageRequest
 from openjanus.engine.runner import Runner
 from openjanus.janus import Janus, load
 from openjanus.models.token_generation import TokenGeneration
+from openjanus.types import ImageOptions
 
 from .test_engine import finish, mixed, painting, question
 
@@ -130,6 +134,21 @@ def test_a_blank_row_that_is_none_belongs_to_an_image_that_is_none(tape: Tape):
     pairs = members.inputs.paired.tolist()
     assert len(set(pairs[:5])) == 5 and max(pairs[:5]) < 8 and pairs[5:] == [9, 9, 9]
     assert members.inputs.images[8:].tolist() == [engine._batch.runner.cache.lanes] * 2
+
+
+def test_edits_that_are_filled_up_come_to_what_they_are_alone(tape: Tape):
+    janus = tiny.tiny_janus("janus")
+    image = Image.new("RGB", (20, 30), "red")
+    edit = ImageRequest("make it blue", ImageOptions(seed=3, guidance=3.0), images=(image,))
+    unguided = replace(edit, options=ImageOptions(seed=3, guidance=1.0))
+    plain = painting("a red cube", guidance=2.0)
+    alone = [finish(Engine(janus.model, janus.processor), [one])[0] for one in (edit, unguided, plain)]
+    engine = Engine(janus.model, janus.processor)
+    # Five rows that lack codes are filled up to eight, and six blank ones too.
+    together = [edit, plain, edit, unguided, edit, plain, edit]
+    for _ in range(2):
+        assert finish(engine, together) == [alone[(edit, unguided, plain).index(one)] for one in together]
+    assert tape.played > 0
 
 
 def test_what_a_step_is_filled_up_with_leaves_no_trace_in_a_cache_that_grows():

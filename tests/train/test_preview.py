@@ -51,6 +51,20 @@ def test_a_preview_shows_what_the_model_as_it_stands_paints_and_answers(shown: R
     assert text == f"0.png: noise\n1.png: much noise\nWhat is it?\n  {answer}\n"
 
 
+def test_tensorboard_shows_previews_too(shown: Recipe, tmp_path: Path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run(tmp_path / "run", recipe=replace(shown, settings=replace(shown.settings, preview_prompts=("noise",))))
+    found = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    found.Reload()
+    assert found.Tags()["images"] == ["preview/0"]
+    first, last = found.Images("preview/0")
+    folder = tmp_path / "run" / "previews"
+    assert (first.step, first.encoded_image_string) == (2, (folder / "00000002" / "0.png").read_bytes())
+    assert last.encoded_image_string == (folder / "00000004" / "0.png").read_bytes()
+    (text,) = [event for event in found.Tensors("preview/preview") if event.step == 4]
+    assert text.tensor_proto.string_val[0].decode().replace("  \n", "\n") == (folder / "00000004" / "preview.txt").read_text()
+
+
 def pixels(path: Path) -> bytes:
     with Image.open(path) as picture:
         return picture.tobytes()

@@ -145,7 +145,7 @@ class Counter:
 
 @pytest.mark.parametrize("ratio", [(2, 3, 5), (7, 3, 10), (1, 0, 3), (14, 6, 80), (1, 1, 1)])
 def test_every_round_of_the_ratio_is_exact_and_every_sample_comes_once(ratio: tuple[int, ...]):
-    shares = dict(zip(KINDS, ratio, strict=True))
+    shares = dict(zip(KINDS[:3], ratio, strict=True))
     mixture = Mixture({kind: Counter(kind) for kind in KINDS}, shares, batch=7)
     samples = [sample for step in range(sum(ratio) * 2) for sample in mixture.samples(step)]
     for kind, share in shares.items():
@@ -161,7 +161,7 @@ def test_a_mixture_goes_on_where_another_has_left_each_kind():
     first = Mixture(sources, {"text": 1, "generation": 2}, batch=4)
     second = Mixture(sources, {"understanding": 3, "text": 1, "generation": 1}, 4, first.taken(5))
     samples = [sample for mixture in (first, second) for step in range(5) for sample in mixture.samples(step)]
-    for kind in KINDS:
+    for kind in KINDS[:3]:
         numbers = [sample.seed for sample in samples if sample.kind == kind]
         assert numbers == list(range(len(numbers))), kind
         assert second.taken(5)[kind] == len(numbers)

@@ -81,7 +81,6 @@ def test_images_behind_a_text_keep_their_places():
         (conversation(3, "x"), "a text or a list of parts"),
         (conversation([{"type": "video"}], "x"), "a part of a content"),
         (conversation([{"type": "image"}], "x"), "an image is a path"),
-        (conversation([image("a.png")], [image("b.png")]), "images on both sides.*editing is not trained yet"),
         (conversation("", [image("b.png")]), "the text of the picture is empty"),
         (conversation("two", [image("a.png"), image("b.png")]), "one text of the user and one image"),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from openjanus.checkpoints.adapters import NO_ADAPTER, read_adapter
 from openjanus.checkpoints.companions import read_companions
 from openjanus.checkpoints.files import SafetensorsFile, Weights, open_weights
 from openjanus.checkpoints.layouts import VAE_LAYOUTS, Fit, Slot, layouts_of, only_vae, slots, without_vae
@@ -26,6 +27,7 @@ def convert_checkpoint(
     layout: str = "deepseek",
     max_shard_size: int = MAX_SHARD_SIZE,
     quantize: Quantization | None = None,
+    adapter: str | Path | None = None,
 ) -> Quantization:
     """Write the checkpoint `source` (a name, folder or hub id, in any layout) into the folder `destination`.
 
@@ -33,8 +35,10 @@ def convert_checkpoint(
     openjanus_extra.safetensors, so that converting there and back gives the same bits. Dtypes do not change, and no more than one
     tensor is in memory at a time. A JanusFlow keeps the VAE in its folder, if it has one.
     quantize: what the weights are written as that every step reads; None is as they are, "none" makes quantised ones real again,
-    in the dtype of the others. What they are written as is returned. Errors as for loading and saving; CheckpointError too for a
-    `destination` that is not empty, unless it is the source, which is then replaced.
+    in the dtype of the others. What they are written as is returned. adapter: a LoRA in PEFT's format (a folder or an id) that is
+    merged in: what it changes is added up in float32, and written in the dtype that it had.
+    Errors as for loading and saving; CheckpointError too for a `destination` that is not empty, unless it is the source, which is
+    then replaced.
     """
     folder = find_checkpoint(source)
     _check_destination(folder, destination)
@@ -45,7 +49,9 @@ def convert_checkpoint(
     processor = load_processor(folder, companions, config, str(source))
     weights = open_weights(folder)
     wanted = slots(build_empty(config))
-    main = fit_weights(folder, weights, layouts_of(config.generation), without_vae(wanted))
+    layouts = layouts_of(config.generation)
+    change = NO_ADAPTER if adapter is None else read_adapter(adapter, without_vae(wanted), layouts)
+    main = fit_weights(folder, weights, layouts, without_vae(wanted))
     origins = [_Origin(main, weights, wanted, open_extra(folder))]
     if vae_folder == folder / "vae":
         vae_weights = open_weights(vae_folder)
@@ -59,7 +65,7 @@ def convert_checkpoint(
         Source(
             held,
             {name: homes[name].dtype(name) for name in held},
-            lambda name: homes[name].read(name),
+            lambda name: change.changed(name, homes[name].read(name)),
             kind,
         ),
         processor,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from openjanus.checkpoints.adapters import NO_ADAPTER, Adapter, read_adapter
 from openjanus.checkpoints.companions import Companions, read_companions
 from openjanus.checkpoints.files import EXTRA_FILE, SafetensorsFile, Weights, open_weights, read_json
 from openjanus.checkpoints.layouts import (
@@ -75,6 +76,7 @@ def load_checkpoint(
     dtype: torch.dtype | None = None,
     placed: Placed = _stays,
     quantized: bool = False,
+    adapter: str | Path | None = None,
 ) -> Checkpoint:
     """The checkpoint of a bundled name, a folder in any layout, or a Hugging Face id.
 
@@ -82,7 +84,7 @@ def load_checkpoint(
     overflow. A JanusFlow whose VAE is nowhere to be found loads without it: it reads images, and painting says what is missing.
     placed: told of every module, by its name, as soon as its weights are there, inner ones first; it may change it in place, and
     what it returns takes its place. quantized: `placed` quantises, so weights that are stored as whole numbers come to it in
-    float32, as exactly as it wants them.
+    float32, as exactly as it wants them. adapter: a folder or id of a LoRA (checkpoints/adapters.py) that is merged in.
     CheckpointError and ConfigError say in one line what is wrong and what to do.
     """
     folder = find_checkpoint(name)
@@ -95,7 +97,8 @@ def load_checkpoint(
         model.generation.vae = None
     wanted = slots(model)
     main = fit_weights(folder, weights, layouts_of(config.generation), without_vae(wanted))
-    place = _Placing(model, torch.device(device), placed)
+    change = NO_ADAPTER if adapter is None else read_adapter(adapter, without_vae(wanted), layouts_of(config.generation))
+    place = _Placing(model, torch.device(device), placed, change)
     place.fill(main, weights, dtype or weights.dtype, open_extra(folder), exact=weights.quantized if quantized else ())
     if vae_folder is not None:
         vae_weights = open_weights(vae_folder)
@@ -206,10 +209,11 @@ def read_extra(name: str, slot: Slot, extra: SafetensorsFile | None, dtype: torc
 class _Placing:
     """Puts tensors into a model of the meta device, converting one at a time."""
 
-    def __init__(self, model: nn.Module, device: torch.device, placed: Placed) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, placed: Placed, adapter: Adapter) -> None:
         self.model = model
         self.device = device
         self.placed = placed
+        self.adapter = adapter
         self.slots = slots(model)
 
     def fill(
@@ -224,6 +228,7 @@ class _Placing:
         waiting = []
         for name, stored in fit.table.items():
             tensor = stored.gather(weights.read) if stored else read_extra(name, self.slots[name], extra, dtype)
+            tensor = self.adapter.changed(name, tensor)
             if stored and stored.names[0] in exact:
                 waiting.append(name)
                 self._assign(name, tensor.to(self.device))

@@ -36,6 +36,18 @@ def find_description(name: str | Path) -> tuple[Path, bool]:
     return (_fetch_description(str(name)), True) if folder is None else (folder, False)
 
 
+def find_adapter(name: str | Path) -> Path:
+    """The folder of an adapter in PEFT's format: a folder, or a Hugging Face id, then fetched; else CheckpointError."""
+    path = expand_path(name)
+    hub = not path.is_dir() and _HUB_ID.fullmatch(str(name))
+    folder = _fetch(str(name), ["adapter_config.json", "adapter_model.*"]) if hub else path
+    if not (folder / "adapter_config.json").exists():
+        raise CheckpointError(
+            f"{name} holds no adapter_config.json, so it is no adapter; give the folder of one, such as RUN/final/adapter"
+        )
+    return folder
+
+
 def expand_path(path: str | Path) -> Path:
     """A path as a person wrote it, with ~ written out; CheckpointError for one the system cannot look at."""
     try:

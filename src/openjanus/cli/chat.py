@@ -36,6 +36,7 @@ def chat(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quantize: options.Quantize = None,
+    adapter: options.Adapter = None,
 ) -> None:
     """Talk with a model: text, /image PATH, /generate PROMPT, /reset, /save FILE."""
     from openjanus.cli.console import load_model
@@ -45,7 +46,7 @@ def chat(
         raise PromptError("chat reads what you type from standard input, which is closed; start it in a terminal")
     text = TextOptions(max_tokens, temperature, top_p, seed=seed)
     image = ImageOptions(seed=seed, guidance=guidance, steps=steps)
-    session = Session(load_model(model, device, dtype, quantize), text, image, output)
+    session = Session(load_model(model, device, dtype, quantize, adapter), text, image, output)
     print(f"{session.janus.name}. Type a question, or /help.")
     while True:
         try:

@@ -24,12 +24,12 @@ def note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
-def load_model(model: str | None, device: str, dtype: str, quantize: str | None) -> "Janus":
+def load_model(model: str | None, device: str, dtype: str, quantize: str | None, adapter: str | None = None) -> "Janus":
     """The model of the command line; without --model the bundled one, and a note says so."""
     from openjanus.janus import load
 
     name = model or "janus-tiny"
-    janus = load(name, device=device, dtype=dtype, quantize=quantize)
+    janus = load(name, device=device, dtype=dtype, quantize=quantize, adapter=adapter)
     if model is None:
         note(f"no --model given: the bundled {name} answers")
     if janus.untrained:

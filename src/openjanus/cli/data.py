@@ -21,7 +21,7 @@ Wanted = Annotated[
     str | None,
     typer.Option(
         "--kind",
-        help="What they are wanted for: text, understanding or generation. Others are broken; captioned images become it.",
+        help="What they are wanted for: text, understanding, generation, editing. Others are broken; captioned images become it.",
         show_default="what they are",
     ),
 ]

@@ -25,6 +25,7 @@ def evaluate(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quantize: options.Quantize = None,
+    adapter: options.Adapter = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure a model: scores with 95 % intervals, the same for everyone who asks with the same seed.
@@ -46,7 +47,7 @@ def evaluate(
         raise PromptError(f"there is no benchmark {unknown[0]!r}; there is {known}")
     folder = None if output is None else new_folder(output)
     gallery = Gallery()
-    janus = load_model(model, device, dtype, quantize)
+    janus = load_model(model, device, dtype, quantize, adapter)
     with progress_bar("shapes") as progress:
         size = janus.processor.images.config.image_size
         report = run_benchmark(janus, images_per_prompt, seed=seed, limit=limit, size=size, progress=progress, keep=gallery.keep)

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from PIL.PngImagePlugin import PngInfo
-
 from openjanus.engine.request import Picture
 from openjanus.errors import ImageError
 
@@ -38,10 +36,7 @@ def save_pictures(pictures: Sequence[Picture], output: Path, model: str) -> list
     paths = []
     for picture in pictures:
         stem = output.stem if _is_file(output) else f"{_slug(picture.prompt)}_{picture.seed}"
-        info = PngInfo()
-        for key, value in picture.metadata(model).items():
-            info.add_itxt(key, value)
-        paths.append(_write(picture, folder, stem, info))
+        paths.append(_write(picture, folder, stem, model))
     return paths
 
 
@@ -49,7 +44,7 @@ def _is_file(output: Path) -> bool:
     return output.suffix.lower() == ".png" and not output.is_dir()
 
 
-def _write(picture: Picture, folder: Path, stem: str, info: PngInfo) -> Path:
+def _write(picture: Picture, folder: Path, stem: str, model: str) -> Path:
     number = 0
     while True:
         path = folder / (f"{stem}.png" if number == 0 else f"{stem}_{number}.png")
@@ -63,7 +58,7 @@ def _write(picture: Picture, folder: Path, stem: str, info: PngInfo) -> Path:
             raise ImageError(f"cannot write {path} ({_reason(error)}); choose another place with -o") from error
         try:
             with file:
-                picture.image.save(file, format="PNG", pnginfo=info)
+                picture.write(file, model)
         except OSError as error:
             path.unlink(missing_ok=True)
             raise ImageError(f"cannot write {path} ({_reason(error)}); choose another place with -o") from error

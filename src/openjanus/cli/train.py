@@ -20,6 +20,12 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Run two steps of each stage, print the plan, write nothing.")
     ] = False,
+    planned: Annotated[
+        bool, typer.Option("--plan", help="Estimate memory and time on other machines, and start nothing; see --gpus, --memory.")
+    ] = False,
+    gpus: Annotated[int, typer.Option(help="With --plan: GPUs of all machines.")] = 1,
+    memory: Annotated[float, typer.Option(help="With --plan: GiB of each.")] = 80.0,
+    tflops: Annotated[float, typer.Option(help="With --plan: peak TFLOP/s of each (312: A100 in bfloat16).")] = 312.0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches ahead.")] = 0,
     device: options.Device = "auto",
     as_json: options.Json = False,
@@ -28,15 +34,21 @@ def train(
 
     openjanus train tiny_janus stages.adapt.steps=100 -o runs/first
 
+    openjanus train finetune_lora settings.init=deepseek-ai/Janus-Pro-7B --plan --gpus 8 --memory 80
+
     A run that was stopped goes on where it was: give the same command again. Ctrl-C finishes the step and saves. On several GPUs:
     torchrun --nproc-per-node 8 -m openjanus train RECIPE ...
     """
     from openjanus.cli.training_progress import training_progress
-    from openjanus.train import parallel, plan, trainer
+    from openjanus.train import estimate, parallel, plan, trainer
     from openjanus.train.overrides import override
     from openjanus.train.recipe_files import load_recipe
 
     chosen = override(load_recipe(recipe), settings or [])
+    if planned:
+        counted = estimate.estimate(chosen, gpus, memory, tflops)
+        print(json.dumps(counted.to_json()) if as_json else counted.to_text())
+        return
     folder = output or Path("runs") / chosen.name
     with parallel.joined(device) as world:
         if dry_run:

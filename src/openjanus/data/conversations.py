@@ -1,13 +1,14 @@
 """A record as a sample, and back. What it teaches follows from where its images are.
 
-With the user: understanding. With the assistant: generation. Nowhere: text.
+With the user: understanding. With the assistant: generation. With both: editing. Nowhere: text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from openjanus.data.forms import one_form
+from openjanus.data.forms import IMAGES, one_form
 from openjanus.data.samples import Kind, Sample
 from openjanus.errors import DataError
 from openjanus.processing.tokenizer import IMAGE
@@ -30,7 +31,7 @@ def to_sample(record: Any, folder: Path, seed: int, kind: Kind | None = None) ->
     messages = [_message(message, folder) for message in record["messages"]]
     painted, shown = (any(m.images for m in messages if (m.role == "assistant") is side) for side in (True, False))
     if painted and shown:
-        raise DataError("images on both sides: one is read and another painted, and editing is not trained yet")
+        return _edited(messages, seed)
     if painted:
         return _painted(messages, record.get("rival") or "", seed)
     if messages[-1].role != "assistant":
@@ -48,6 +49,17 @@ def _painted(messages: Sequence[Message], rival: Any, seed: int) -> Sample:
     if not isinstance(rival, str):
         raise DataError(f"rival is {rival!r}; it must be a text that does not describe the image")
     return Sample("generation", (user,), seed, pictures[0][0], rival)
+
+
+def _edited(messages: Sequence[Message], seed: int) -> Sample:
+    if [message.role for message in messages] != ["user", "assistant"] or len(messages[1].images) != 1:
+        raise DataError("a record of editing is one turn of the user, with images and a text, and one image of the assistant")
+    user, answer = messages
+    # Images stand before the text (training_spec 6.3).
+    text = user.text.replace(IMAGE, "").strip()
+    if not text:
+        raise DataError("the text that says what to do with the image is empty")
+    return Sample("editing", (replace(user, text=text),), seed, answer.images[0])
 
 
 def _message(message: Any, folder: Path) -> Message:
@@ -101,9 +113,28 @@ def _image(value: Any, folder: Path) -> ImageSource:
     return value if str(value).startswith(_ADDRESSES) else folder / value
 
 
+def to_question(record: Any, folder: Path) -> tuple[tuple[Message, ...], str]:
+    """What a record asks, and its own answer: the last message of the assistant, "" if the record ends with the user's.
+
+    Beside the forms of data/forms.py there is {"question": ..., "images": [...]}. DataError says what is wrong with it.
+    """
+    if isinstance(record, Mapping) and isinstance(record.get("question"), str):
+        images: Any = next((record[name] for name in IMAGES if record.get(name)), [])
+        shown = tuple(_image(image, folder) for image in (images if isinstance(images, list) else [images]))
+        own = record.get("answer")
+        return (Message("user", _writable(record["question"]), shown),), own if isinstance(own, str) else ""
+    record = one_form(record, "understanding")
+    if "messages" not in record:
+        return (Message("user", _writable(record["text"])),), ""
+    messages = tuple(_message(message, folder) for message in record["messages"])
+    if messages[-1].role == "assistant":
+        return messages[:-1], messages[-1].text
+    return messages, ""
+
+
 def to_record(sample: Sample, address: Callable[[ImageSource], str]) -> dict[str, Any]:
     """The record of which `to_sample` makes this sample again. address: what to write for an image."""
-    if sample.kind == "generation":
+    if sample.picture is not None:
         painted = [{"type": "image", "image": address(sample.picture)}]
         rival = {"rival": sample.rival} if sample.rival else {}
         return {"messages": [_written(sample.messages[0], address), {"role": "assistant", "content": painted}], **rival}

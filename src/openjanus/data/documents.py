@@ -18,7 +18,8 @@ from openjanus.processing.prompts import Processor
 from openjanus.types import IGNORE, Message, Prompt
 
 # Purposes of a sample's chance; a new one gets a new number, so that the others stay as they are.
-DROP, CROP = 0, 1
+# (models/flow_generation.py has 2, data/records.py 3.)
+DROP, CROP, HIDE = 0, 1, 4
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Document:
     pictures: Tensor
     seeds: Tensor
     rivals: Tensor
+    shown: Tensor
+    originals: Tensor
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -49,6 +52,8 @@ class Writer:
     supervise_prompts: text and questions are learned too, not answers alone (stages 1 and 2; Janus section 3.3).
     close_image: <end_of_image> and eos after a picture, unsupervised (training_spec 1.6, where papers are silent).
     random_crop: a picture that is not square is cropped at random, not at its centre (training_spec 1.8).
+    hidden_codes: share of edits learned without the codes of the images they begin with (Janus-4o; training_spec 6.3).
+    edit_dropout: share of edits learned without text and images (Janus-4o: none).
     """
 
     processor: Processor
@@ -57,6 +62,8 @@ class Writer:
     supervise_prompts: bool = False
     close_image: bool = True
     random_crop: bool = True
+    hidden_codes: float = 0.5
+    edit_dropout: float = 0.0
 
     def documents(self, sample: Sample) -> list[Document]:
         """The document of a sample, and behind it that of its rival, if it has one and its own text is not dropped."""
@@ -66,7 +73,7 @@ class Writer:
 
     def document(self, sample: Sample) -> Document:
         """The document of a sample; PromptError if it holds nothing to learn."""
-        return self._painted(sample) if sample.kind == "generation" else self._answered(sample)
+        return self._painted(sample) if sample.kind in ("generation", "editing") else self._answered(sample)
 
     def _answered(self, sample: Sample) -> Document:
         """A conversation whose answers are learned: each token of an answer, and the end of sentence behind it.
@@ -105,6 +112,8 @@ class Writer:
             pictures=torch.zeros(0, 3, *self.generation.image_size),
             seeds=torch.zeros(0, dtype=torch.int64),
             rivals=torch.zeros(0, dtype=torch.bool),
+            shown=none,
+            originals=torch.zeros(0, 3, *self.generation.image_size),
         )
 
     def _nothing(self) -> Prompt:
@@ -116,13 +125,27 @@ class Writer:
 
     def _drops(self, sample: Sample) -> bool:
         """Whether the picture is learned without its text."""
-        return bool(generator(sample.seed, DROP).random() < self.guidance_dropout)
+        share = self.edit_dropout if sample.kind == "editing" else self.guidance_dropout
+        return bool(generator(sample.seed, DROP).random() < share)
+
+    def _asking(self, sample: Sample) -> Prompt:
+        """The prompt that asks for a sample's picture."""
+        (message,) = sample.messages
+        if sample.kind == "generation":
+            return self.processor.generation_prompt(message.text)
+        if not self.generation.shows:
+            raise PromptError("this model cannot learn to edit: it paints latents, and no paper says how one stands in a prompt")
+        prompt = self.processor.editing_prompt(
+            message.text, message.images, self.generation.positions, self.generation.image_size
+        )
+        hides = generator(sample.seed, HIDE).random() < self.hidden_codes
+        return self.processor.without_codes(prompt) if hides else prompt
 
     def _painted(self, sample: Sample, rival: bool = False) -> Document:
         """A text and its picture. Codes: <begin_of_image> predicts the first one. Flow: the time stands in its place."""
         if sample.picture is None or len(sample.messages) != 1:
-            raise PromptError("a sample of generation needs one user message and its picture")
-        prompt = self.processor.generation_prompt(sample.messages[0].text)
+            raise PromptError(f"a sample of {sample.kind} needs one user message and its picture")
+        prompt = self._asking(sample)
         attended = torch.ones(len(prompt), dtype=torch.bool)
         if self._drops(sample):
             prompt = self.processor.blank(prompt)
@@ -136,7 +159,10 @@ class Writer:
         ids = torch.full((length,), tokenizer.pad)
         ids[: len(prompt)] = prompt.ids
         ids[length - len(tail) :] = torch.tensor(tail, dtype=torch.int64)
-        inputs, outputs, everything = (torch.zeros(length, dtype=torch.bool) for _ in range(3))
+        inputs, outputs, everything, slots, shown = (torch.zeros(length, dtype=torch.bool) for _ in range(5))
+        slots[: len(prompt)] = prompt.slots
+        if prompt.shown is not None:
+            shown[: len(prompt)] = prompt.shown
         inputs[first : first + positions] = True
         outputs[len(prompt) - 1 : len(prompt) - 1 + positions] = True
         everything[:] = True
@@ -146,18 +172,22 @@ class Writer:
             ids,
             attended=everything,
             labels=torch.full((length,), IGNORE),
-            slots=torch.zeros(length, dtype=torch.bool),
-            pixels=prompt.pixels[:0],
+            slots=slots,
+            pixels=prompt.pixels,
             inputs=inputs,
             outputs=outputs,
             pictures=self._pixels(sample)[None],
             seeds=torch.tensor([sample.seed]),
             rivals=torch.tensor([rival]),
+            shown=shown,
+            originals=torch.zeros(0, 3, *self.generation.image_size) if prompt.pictures is None else prompt.pictures,
         )
 
     def _pixels(self, sample: Sample) -> Tensor:
         """The picture [3, H, W] in [-1, 1]: short side to size, the rest cropped away (training_spec 1.8)."""
         height, width = self.generation.image_size
+        if sample.kind == "editing":
+            return self.processor.pictures([sample.picture], (height, width))[0]
         image = open_image(sample.picture)
         scale = max(width / image.width, height / image.height)
         size = max(width, round(image.width * scale)), max(height, round(image.height * scale))

@@ -5,6 +5,7 @@
 {"messages": [{"role": "user", "content": "<image>What is it?"}, ...], "images": ["cat.png"]}
 {"conversations": [{"from": "human", "value": "<image>\\nWhat is it?"}, {"from": "gpt", "value": "A cat."}], "image": "cat.png"}
 {"caption": "a cat on a sofa", "image": "cat.png"}
+{"input_prompt": "make it black", "input_image": ["cat.png"], "output_image": "black.png"}
 {"text": "Plain text."}
 """
 
@@ -43,6 +44,8 @@ def one_form(record: Any, kind: Kind | None = None) -> Mapping[str, Any]:
         return {**record, "messages": _with_images(messages, images)} if images else record
     if isinstance(turns := record.get("conversations"), list) and turns:
         return {"messages": _placed([_turn(turn) for turn in turns], images)}
+    if record.get("output_image"):
+        return _asked(record)
     if images:
         return _captioned(record, images, kind)
     if isinstance(record.get("text"), str):
@@ -65,6 +68,15 @@ def _captioned(record: Mapping[str, Any], images: Sequence[Any], kind: Kind | No
     if kind == "understanding":
         return {"messages": [_message("user", [*shown, _text(DESCRIBE)]), _message("assistant", text)]}
     return {"messages": [_message("user", text), _message("assistant", shown)], "rival": record.get("rival") or ""}
+
+
+def _asked(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """ShareGPT-4o-Image's form: a text, perhaps images that it speaks of, and the image that was made."""
+    text, images = record.get("input_prompt"), record.get("input_image") or []
+    if not isinstance(text, str) or not text.strip():
+        raise DataError("there is an output_image and no input_prompt")
+    shown = [_part(image) for image in (images if isinstance(images, list) else [images])]
+    return {"messages": [_message("user", [*shown, _text(text)]), _message("assistant", [_part(record["output_image"])])]}
 
 
 def _turn(turn: Any) -> tuple[str, str]:

@@ -82,6 +82,8 @@ def batch(rows: Sequence[Sequence[Document]], pad: int) -> TrainingBatch:
         pictures=torch.cat([document.pictures for document in every]),
         seeds=torch.cat([document.seeds for document in every]),
         rivals=torch.cat([document.rivals for document in every]),
+        shown=spread("shown", False),
+        originals=torch.cat([document.originals for document in every]),
     )
 
 

@@ -79,7 +79,7 @@ def _pieces(document: Document, tokenizer: Tokenizer) -> Iterable[Piece]:
     everywhere = torch.ones_like(learned)
     holds = {
         "unseen": ~document.attended,
-        "slot": document.slots,
+        "slot": document.slots | document.shown,
         "picture": document.inputs,
         "learned": learned,
         "pad": document.ids == tokenizer.pad,
@@ -106,6 +106,8 @@ def _images(sample: Sample, document: Document, writer: Writer) -> Iterable[tupl
             image = open_image(source)
             square = writer.processor.images.square(image)
             yield f"read: {image.width} x {image.height} as {square.width} x {square.height}", square
+    for picture in to_images(document.originals):
+        yield f"shown as codes: {picture.width} x {picture.height}", picture
     for picture in to_images(document.pictures):
         yield f"to paint: cut to {picture.width} x {picture.height}", picture
 

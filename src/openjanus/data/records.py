@@ -1,8 +1,11 @@
 """Records on disk as samples, from files of any format (data/formats) and records of any form (data/forms.py)."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,16 +65,26 @@ class Records:
     """The samples of one kind in some files and folders: endless, each pass through them in an order of its own.
 
     first_sentence: share of the captions of pictures that are cut after their first sentence (Janus, section 4.2: 0.25).
+    held_out: how many records are never among the samples, but at most a tenth of all; they stand evenly over the files.
     DataError for no records, and on reading for a record that is broken or of another kind.
     """
 
-    def __init__(self, kind: Kind, paths: Sequence[str | Path], seed: int = 0, first_sentence: float = 0.0) -> None:
+    def __init__(
+        self, kind: Kind, paths: Sequence[str | Path], seed: int = 0, first_sentence: float = 0.0, held_out: int = 0
+    ) -> None:
         self.kind, self.seed, self.first_sentence = kind, seed, first_sentence
         self._files = RecordFiles(paths, kind)
+        every, held = len(self._files), min(held_out, len(self._files) // 10)
+        self._held = [number * every // held for number in range(held)]
+
+    @property
+    def held_out(self) -> Sequence[Sample]:
+        """The records that are never learned from, as samples that are the same every time."""
+        return HeldOut(self._files, tuple(self._held))
 
     def __len__(self) -> int:
-        """Records in all files."""
-        return len(self._files)
+        """Records in all files that are learned from."""
+        return len(self._files) - len(self._held)
 
     def __getitem__(self, k: int) -> Sample:
         return self.instead(k, 0)
@@ -79,8 +92,14 @@ class Records:
     def instead(self, k: int, turns: int) -> Sample:
         """Sample k, or in its place the record that comes so many turns behind it in the order of the pass."""
         times, place = divmod(k, len(self))
-        number = shuffled((place + turns) % len(self), len(self), (self.seed, times))
+        learned = shuffled((place + turns) % len(self), len(self), (self.seed, times))
+        # Before each record that is held out stand as many of the others as its number less those held out before it.
+        number = learned + bisect_right(self._before, learned)
         return self.record(number, (self.seed << 40) + k)
+
+    @cached_property
+    def _before(self) -> list[int]:
+        return [number - place for place, number in enumerate(self._held)]
 
     def record(self, number: int, seed: int = 0) -> Sample:
         """Record `number`, in the order of the files."""
@@ -92,6 +111,39 @@ class Records:
         (message,) = sample.messages
         cut = replace(message, text=first_sentence(message.text))
         return replace(sample, messages=(cut,), rival=first_sentence(sample.rival))
+
+
+@dataclass(frozen=True)
+class HeldOut(Sequence[Sample]):
+    """Some records of files as samples; each draws its chance from its own number."""
+
+    files: RecordFiles
+    numbers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.files.sample(self.numbers[place], seed=self.numbers[place])
+
+
+@dataclass(frozen=True)
+class RecordsInTurn:
+    """Records of several kinds as one source, one of each kind in turn."""
+
+    sources: Sequence[Records]
+
+    def __len__(self) -> int:
+        """Records of the kind that has fewest."""
+        return min(map(len, self.sources))
+
+    def __getitem__(self, k: int) -> Sample:
+        return self.instead(k, 0)
+
+    def instead(self, k: int, turns: int) -> Sample:
+        """Sample k, or in its place one of the same kind (`Records.instead`)."""
+        rounds, which = divmod(k, len(self.sources))
+        return self.sources[which].instead(rounds, turns)
 
 
 def unusable(origin: str, error: Exception) -> DataError:

@@ -13,8 +13,8 @@ import numpy as np
 from openjanus.errors import ConfigError
 from openjanus.types import ImageSource, Message
 
-Kind = Literal["text", "understanding", "generation"]
-KINDS: tuple[Kind, ...] = ("text", "understanding", "generation")
+Kind = Literal["text", "understanding", "generation", "editing"]
+KINDS: tuple[Kind, ...] = ("text", "understanding", "generation", "editing")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Sample:
     kind: Kind
     messages: tuple[Message, ...]
     seed: int
-    picture: ImageSource | None = None  # generation only: what the one user message describes
+    picture: ImageSource | None = None  # generation and editing: what the one user message describes or asks for
     rival: str = ""  # generation only
     origin: str = ""
 

@@ -22,9 +22,10 @@ class Shape(NamedTuple):
     """All that a step depends on, beside strips of prompts and numbers on the device.
 
     block: the first of the lanes that run side by side, and the one behind the last; upto: entries from 0 on that any of them
-    looks at; answers, images: how many; guided: how many blank rows of images; mixed: whether some have none; wide: of images
-    that take many positions a step the first lane, the rows, and the entries to look at, of each group of neighbours; words,
-    looks: how they choose. Where steps are recorded the numbers are filled up, so that few shapes come up.
+    looks at; answers, images: how many; guided: rows beside those of images, blank ones and those of edits; mixed: whether they
+    say whose they are; wide: of images that take many positions a step the first lane, the rows, and the entries to look at, of
+    each group of neighbours; words, looks: how they choose. Where steps are recorded the numbers are filled up, so that few
+    shapes come up.
     """
 
     block: tuple[int, int]
@@ -42,9 +43,9 @@ class Inputs(NamedTuple):
     """What a step is told on the device.
 
     lanes: int64 [M], of answers and of images that take a position a step; images: int64, the lanes of images; paired: int64,
-    which of the images blank rows belong to; draws: a uniform number for each answer. Of rows that take many positions, counted
-    with the conditional ones first: order, int64 [R], which of them comes where by lane; place, int64 [R], where each of them
-    comes; positions and entries, int64 [R, T], by lane.
+    which of the images the rows beside them belong to; draws: a uniform number for each answer. Of rows that take many positions,
+    counted with the conditional ones first: order, int64 [R], which of them comes where by lane; place, int64 [R], where each of
+    them comes; positions and entries, int64 [R, T], by lane.
     """
 
     lanes: Tensor
@@ -182,7 +183,7 @@ class Batch:
 
     def _joined(self, parts: Sequence[Tensor]) -> Tensor:
         if parts:
-            return torch.cat(list(parts))
+            return torch.cat(list(parts)).to(self._model.dtype)
         return torch.zeros(0, self._model.config.language.hidden_size, dtype=self._model.dtype, device=self._model.device)
 
     def _count(self) -> None:
@@ -209,34 +210,38 @@ class _Members:
     def __init__(self, batch: Batch, text: TextDecoding, making: ImageDecoding, fill: Callable[[int], int]) -> None:
         """fill: how many rows a step has for so many."""
         answers, paintings, idle = batch.answers, batch.paintings, batch.runner.cache.lanes
-        guided = [number for number, job in enumerate(paintings) if len(job.rows) > 1]
-        mixed = 0 < len(guided) < len(paintings)
+        blank = [number for number, job in enumerate(paintings) if job.blank]
+        edited = [number for number, job in enumerate(paintings) if job.part]
+        mixed = bool(edited) or 0 < len(blank) < len(paintings)
         asked, conditional = [job.rows[0] for job in answers], [job.rows[0] for job in paintings]
-        blank = [paintings[number].rows[1] for number in guided]
+        blanks, parts = [paintings[number].rows[1] for number in blank], [paintings[number].rows[-1] for number in edited]
         alone = making.positions == 1
         # Rows of many positions cost too much to be filled up.
-        images, blanks = len(conditional), len(blank)
+        images, without, lacking = len(conditional), len(blanks), len(parts)
         if alone:
-            blanks = fill(blanks)
-            # What blank rows that are none belong to is an image that is none.
-            images = fill(images + int(mixed and blanks > len(blank)))
-        narrow, wide = ([*asked, *conditional, *blank], []) if alone else (asked, [*conditional, *blank])
+            without, lacking = fill(without), fill(lacking)
+            # What rows that are none belong to is an image that is none.
+            images = fill(images + int(mixed and (without, lacking) != (len(blanks), len(parts))))
+        # Conditional rows first, then the blank ones, then those of edits that lack their images' codes.
+        pictures = [*conditional, *blanks, *parts]
+        narrow, wide = ([*asked, *pictures], []) if alone else (asked, pictures)
         lanes = _lanes(asked, fill(len(asked)), idle)
         if alone:
-            lanes += _lanes(conditional, images, idle) + _lanes(blank, blanks, idle)
+            lanes += _lanes(conditional, images, idle) + _lanes(blanks, without, idle) + _lanes(parts, lacking, idle)
         order = sorted(range(len(wide)), key=lambda number: wide[number].lane)
         groups = _neighbours([wide[number] for number in order])
         every = torch.arange(making.positions)
-        begins = [job.begins for job in (*paintings, *(paintings[number] for number in guided))]
+        begins = [job.begins for job in (*paintings, *(paintings[number] for number in (*blank, *edited)))]
 
         def told(numbers: Sequence[int]) -> Tensor:
             return torch.tensor(numbers, dtype=torch.int64)
 
+        none = images - 1
         on_device = partial(Tensor.to, device=batch.runner.model.device)
         self.inputs = Inputs(
             lanes=told(lanes),
             images=told(_lanes(conditional, images, idle)),
-            paired=told(guided + [images - 1] * (blanks - len(blank))),
+            paired=told([*blank, *[none] * (without - len(blank)), *edited, *[none] * (lacking - len(edited))]),
             draws=torch.zeros(fill(len(asked))),
             order=told(order),
             place=told(order).argsort(),
@@ -244,18 +249,19 @@ class _Members:
             entries=told([wide[number].entries for number in order])[:, None] + every,
         )
         self.inputs = Inputs(*map(on_device, self.inputs))
+        looks = making.manner([row.lane for row in conditional])
         self._shape = Shape(
             block=batch.block(min(row.lane for row in narrow), max(row.lane for row in narrow)) if narrow else (0, 0),
             upto=0,
             answers=fill(len(asked)),
             images=images,
-            guided=blanks,
+            guided=without + lacking,
             mixed=mixed,
             wide=tuple(
                 (group[0].lane, len(group), rounded(max(row.entries for row in group) + making.positions)) for group in groups
             ),
             words=text.manner([row.lane for row in asked]),
-            looks=making.manner([row.lane for row in conditional]),
+            looks=looks._replace(edited=lacking) if looks is not None else None,
         )
         self.furthest = max((row.entries for row in narrow), default=0)
 

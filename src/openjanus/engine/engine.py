@@ -171,10 +171,18 @@ class Engine:
         if isinstance(request, TextRequest):
             return [Answering(number, request, processor.tokenizer, model.config.language.max_position_embeddings)]
         model.generation.check_paints()
-        prompt = processor.generation_prompt(request.text)
-        guidance = model.config.generation.default_guidance if request.options.guidance is None else request.options.guidance
-        seed = fresh_seed() if request.options.seed is None else request.options.seed
-        asked = replace(request, options=replace(request.options, seed=seed, guidance=guidance))
+        painter, options = model.config.generation, request.options
+        guidance = painter.default_guidance if options.guidance is None else options.guidance
+        seed = fresh_seed() if options.seed is None else options.seed
+        held = None
+        if not request.images:
+            prompt = processor.generation_prompt(request.text)
+        elif painter.shows:
+            prompt = processor.editing_prompt(request.text, request.images, painter.positions, painter.image_size)
+            held = painter.default_image_guidance if options.image_guidance is None else options.image_guidance
+        else:
+            raise PromptError("this model paints no picture from others: it paints latents, and was shown none; use a Janus")
+        asked = replace(request, options=replace(options, seed=seed, guidance=guidance, image_guidance=held))
         return [Painting(number, asked, image, prompt, model, processor) for image in range(asked.options.n)]
 
     def _check(self, job: Answering | Painting) -> None:

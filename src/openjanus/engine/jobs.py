@@ -70,7 +70,8 @@ class Answering(Job):
 
 
 class Painting(Job):
-    """Picture `image` of a request in the making: a conditional row, and a blank one if it is guided."""
+    """Picture `image` of a request in the making: a conditional row, a blank one if it is guided, and one without the images'
+    codes if it is an edit."""
 
     def __init__(
         self, request: int, asked: ImageRequest, image: int, prompt: Prompt, model: JanusModel, processor: Processor
@@ -80,8 +81,13 @@ class Painting(Job):
         config = model.config.generation
         rows = [Row(prompt)]
         # Guidance 1 is the conditional prediction itself: a blank row would be computed and thrown away.
-        if asked.options.guidance != 1:
+        self.blank = asked.options.guidance != 1
+        if self.blank:
             rows.append(Row(processor.blank(prompt), _attended(len(prompt), config.attends_blank)))
+        # As is one without the codes of the images that an edit begins with.
+        self.part = bool(asked.images and asked.options.image_guidance)
+        if self.part:
+            rows.append(Row(processor.without_codes(prompt)))
         super().__init__(request, rows, len(prompt) - 1, config.positions)
         self.text, self.image, self.seed = asked.text, image, asked.options.seed + image
         self.options = replace(asked.options, seed=self.seed, n=1)

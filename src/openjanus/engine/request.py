@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import IO
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from openjanus.errors import JanusError
-from openjanus.types import ImageOptions, Prompt, TextOptions
+from openjanus.types import ImageOptions, ImageSource, Prompt, TextOptions
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,14 @@ class TextRequest:
 class ImageRequest:
     """options.n pictures of a text; picture i is drawn from options.seed + i.
 
-    previews: how often, evenly over its making, an unfinished picture is shown; less often where many are at a time.
+    previews: how often, evenly over its making, an unfinished picture is shown; less often where many are at a time. images:
+    those that the picture is made of, if it is an edit.
     """
 
     text: str
     options: ImageOptions = field(default_factory=ImageOptions)
     previews: int = 0
+    images: tuple[ImageSource, ...] = ()
 
 
 Request = TextRequest | ImageRequest
@@ -55,12 +59,21 @@ class Picture:
     def metadata(self, model: str) -> dict[str, str]:
         """What a PNG of the picture carries along, as text: prompt, seed, and the settings as JSON."""
         settings = {name: getattr(self.options, name) for name in ("guidance", "temperature", "top_p", "top_k", "steps")}
+        if self.options.image_guidance is not None:
+            settings["image_guidance"] = self.options.image_guidance
         return {
             "Software": "openjanus",
             "prompt": self.prompt,
             "seed": str(self.seed),
             "settings": json.dumps({"model": model, **settings}),
         }
+
+    def write(self, file: IO[bytes], model: str) -> None:
+        """Write it as PNG with that metadata; OSError if the disk refuses."""
+        info = PngInfo()
+        for key, value in self.metadata(model).items():
+            info.add_itxt(key, value)
+        self.image.save(file, format="PNG", pnginfo=info)
 
 
 @dataclass(frozen=True)

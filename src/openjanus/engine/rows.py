@@ -8,6 +8,7 @@ from torch import Tensor
 
 from openjanus.engine.lanes import Keys, common
 from openjanus.models.janus import JanusModel
+from openjanus.models.token_generation import TokenGeneration
 from openjanus.types import Prompt
 
 POSITIONS = 2**32  # more than there are tokens
@@ -23,8 +24,10 @@ class Row:
         """attended: bool [T], which tokens may be looked at; the others take no entry."""
         kept = torch.arange(len(prompt)) if attended is None else attended.nonzero().flatten()
         self.ids, self.slots, self.positions = prompt.ids[kept], prompt.slots[kept], kept
-        self._pixels = prompt.pixels
+        self._pixels, self._pictures = prompt.pixels, prompt.pictures
         self._looked_at: tuple[int, Tensor] | None = None
+        self._shown = torch.zeros(len(kept), dtype=torch.bool) if prompt.shown is None else prompt.shown[kept]
+        self._codes: Tensor | None = None
         self.keys = self._keys()
         self.lane = -1
         self.started = False
@@ -61,7 +64,7 @@ class Row:
         """
         part = slice(self.entries, upto)
         ids, slots = self.ids[part].to(model.device), self.slots[part].to(model.device)
-        words = model.language.embed(ids.masked_fill(slots, 0))
+        words = self._with_codes(model, part, model.language.embed(ids.masked_fill(slots, 0)))
         before, count = int(self.slots[: part.start].sum()), int(self.slots[part].sum())
         if not count:
             return words
@@ -77,6 +80,18 @@ class Row:
             self._looked_at = number, model.read(self._each, self._pixels[number : number + 1].to(model.device))
         return self._looked_at[1]
 
+    def _with_codes(self, model: JanusModel, part: slice, words: Tensor) -> Tensor:
+        """Embeddings [T, D] of a part of the prompt, with those of pictures that are shown as codes in their places."""
+        here = self._shown[part]
+        if not here.any():
+            return words
+        if self._codes is None:
+            assert isinstance(model.generation, TokenGeneration) and self._pictures is not None, "refused before"
+            self._codes = model.generation.show(self._pictures.to(model.device)).flatten(0, 1)
+        before = int(self._shown[: part.start].sum())
+        codes = self._codes[before : before + int(here.sum())]
+        return words.masked_scatter(here.to(words.device)[:, None], codes.to(words.dtype))
+
     def _keys(self) -> Keys:
         keys = array("q", map(key, self.ids.tolist(), self.positions.tolist()))
         slots = self.slots.nonzero().flatten().tolist()
@@ -86,6 +101,11 @@ class Row:
             self._each = max(1, len(slots) // len(names))
             for number, slot in enumerate(slots):
                 keys[slot] = names[min(number // self._each, len(names) - 1)] ^ (slot * POSITIONS)
+        shown = self._shown.nonzero().flatten().tolist()
+        if shown and self._pictures is not None:
+            names = [_name(picture) for picture in self._pictures]
+            for number, place in enumerate(shown):
+                keys[place] = names[number * len(names) // len(shown)] ^ (place * POSITIONS)
         return keys
 
 

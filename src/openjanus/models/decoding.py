@@ -47,8 +47,9 @@ class ImageDecoding(Protocol):
     def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None, manner: Manner | None) -> None:
         """Move the images in lanes, int64 [M], on by hidden states of the positions `inputs` gave.
 
-        hidden: [R, positions, D], the M conditional rows and behind them the blank rows of those that are guided. paired: which
-        of the M the blank rows belong to, int64 [R - M]; None if all, in order. manner: of these lanes.
+        hidden: [R, positions, D], the M conditional rows, behind them the blank rows of those that are guided, and last the rows
+        of manner.edited that lack their pictures' codes. paired: which of the M the rows behind them belong to, int64 [R - M];
+        None if all, in order. manner: of these lanes.
         """
 
     def picture(self, lane: int) -> Callable[[], Tensor]:

@@ -32,6 +32,9 @@ class FlowGeneration(nn.Module):
 
     vae: AutoencoderKL | None
 
+    fixed = ("vae",)
+    """Parts that no stage of a paper trains."""
+
     def __init__(self, config: FlowGenerationConfig, language: LanguageConfig) -> None:
         super().__init__()
         self.config = config

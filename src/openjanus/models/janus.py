@@ -76,6 +76,10 @@ class JanusModel(nn.Module):
         words = self.language.embed(batch.ids.masked_fill(batch.slots, 0))
         images = self.read(int(batch.slots.sum()), batch.pixels)
         embeddings = words.masked_scatter(batch.slots[..., None], images.to(words.dtype))
+        if len(batch.originals):
+            assert isinstance(self.generation, TokenGeneration), "only codes can be shown; documents of others are refused"
+            shown = self.generation.show(batch.originals)
+            embeddings = embeddings.masked_scatter(batch.shown[..., None], shown.to(embeddings.dtype))
         lesson = self.generation.teach(batch.pictures, batch.seeds, earlier)
         embeddings = embeddings.masked_scatter(batch.inputs[..., None], lesson.inputs.to(embeddings.dtype))
         documents = Documents.found(batch.documents, batch.ids.shape)

@@ -17,13 +17,16 @@ from openjanus.config import TokenGenerationConfig
 from openjanus.models.adaptors import ImageHead, build_adaptor
 from openjanus.models.decoding import ImageDecoding, guided, widened
 from openjanus.models.randomness import source
-from openjanus.models.sampling import Manner, Sampling
+from openjanus.models.sampling import Manner, Sampling, guide_image
 from openjanus.models.vq import VQTokenizer
 from openjanus.types import ImageOptions
 
 
 class TokenGeneration(nn.Module):
     """VQ tokenizer, embedding and adaptor of codes (a table of their own, not the codebook), image head."""
+
+    fixed = ("tokenizer",)
+    """Parts that no stage of a paper trains."""
 
     def __init__(self, config: TokenGenerationConfig) -> None:
         super().__init__()
@@ -50,6 +53,12 @@ class TokenGeneration(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Pixels [B, 3, H, W], about -1 to 1, of codes [B, N] on the model's own grid."""
         return self.tokenizer.decode_codes(codes.unflatten(1, self.config.grid))
+
+    def show(self, pictures: Tensor) -> Tensor:
+        """Embeddings [M, N, D] of pictures [M, 3, H, W] in [-1, 1] as their codes, which is how they stand in a prompt."""
+        with torch.no_grad():
+            codes = self.tokenizer.encode(pictures.to(next(self.tokenizer.parameters()))).codes.flatten(1)
+        return self.embed_codes(codes)
 
     def teach(self, pictures: Tensor, seeds: Tensor, earlier: float = 0.0) -> "CodeLesson":
         """What a teacher shows for pictures [M, 3, H, W]: their codes, each as the input behind which the next is predicted.
@@ -101,6 +110,7 @@ class CodeDecoding:
         self._step = torch.zeros(lanes, dtype=torch.int64, device=weight.device)
         self._uniforms = torch.zeros(lanes, count, device=weight.device)
         self._guidance = torch.ones(lanes, device=weight.device)
+        self._image_guidance = torch.zeros(lanes, device=weight.device)
         self._next = torch.zeros(lanes, width, dtype=weight.dtype, device=weight.device)
         self._sampling = Sampling(lanes, weight.device)
         self._embed = partial(F.embedding, weight=generation.table()) if self.folds(weight.device) else generation.embed_codes
@@ -121,6 +131,7 @@ class CodeDecoding:
         self._uniforms[lane] = torch.from_numpy(draws).to(self._uniforms.device)
         assert options.guidance is not None, "the engine fills in the model's own"
         self._guidance[lane] = options.guidance
+        self._image_guidance[lane] = options.image_guidance or 0.0
         self._next[lane] = begin
         self._sampling.join(lane, options)
 
@@ -132,7 +143,13 @@ class CodeDecoding:
 
     def take(self, lanes: Tensor, hidden: Tensor, paired: Tensor | None, manner: Manner | None) -> None:
         assert manner is not None
-        logits = guided(self._generation.logits(hidden[:, -1]).float(), self._guidance[lanes], paired)
+        logits = self._generation.logits(hidden[:, -1]).float()
+        if manner.edited:
+            assert paired is not None, "rows of edits say whose they are"
+            parts, paired, of = logits[-manner.edited :], paired[: -manner.edited], paired[-manner.edited :]
+            own = guide_image(logits[of], parts, self._image_guidance[lanes][of, None])
+            logits = logits[: -manner.edited].index_copy(0, of, own)
+        logits = guided(logits, self._guidance[lanes], paired)
         # A place that steps are filled up with never ends.
         step = self._step[lanes].clamp(max=self.codes.shape[1] - 1)
         codes = self._sampling.pick(lanes, logits, self._uniforms[lanes, step], manner)
@@ -152,6 +169,6 @@ class CodeDecoding:
         return pixels
 
     def grow(self, lanes: int) -> None:
-        for name in ("codes", "_step", "_uniforms", "_guidance", "_next"):
+        for name in ("codes", "_step", "_uniforms", "_guidance", "_image_guidance", "_next"):
             setattr(self, name, widened(getattr(self, name), lanes))
         self._sampling.grow(lanes)

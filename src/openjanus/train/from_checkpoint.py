@@ -1,6 +1,6 @@
 """Unified training that starts from a checkpoint and learns from records on disk: what the papers' recipes are made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -9,10 +9,11 @@ import torch
 from openjanus.checkpoints.load import load_checkpoint
 from openjanus.data.formats.opening import ALLOWED
 from openjanus.data.records import Records
-from openjanus.data.samples import KINDS, Kind, Source
+from openjanus.data.samples import KINDS, Kind, Sample, Source
 from openjanus.errors import CheckpointError, ConfigError
 from openjanus.models.janus import JanusModel
 from openjanus.models.token_generation import TokenGeneration
+from openjanus.processing.prompts import Processor
 from openjanus.train.part_files import load_part
 from openjanus.train.parts import belongs
 from openjanus.train.recipe import Recipe
@@ -27,6 +28,7 @@ class DataFiles:
     text: tuple[str, ...] = ()
     understanding: tuple[str, ...] = ()
     generation: tuple[str, ...] = ()
+    editing: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     """Pictures of one thing and its name, as ImageNet's, for the stages in `category_stages`."""
 
@@ -46,6 +48,9 @@ class CheckpointSettings(UnifiedSettings):
     """Stages whose pictures are the categories (Janus, section 4.2)."""
     first_sentence: float = 0.25
     """Share of captions cut after their first sentence (Janus, section 4.2; JanusFlow, section 4.2)."""
+    held_out: int = 0
+    """Records of each kind that are never learned from, at most a tenth of it, evenly over its files; every `validate_every`
+    steps the run measures its losses on them."""
     on_error: OnError = "stop"
     """stop: a record that cannot be used ends the run, with its name. skip: the next one in the order takes its place, and the
     run tells how many there were and lists them in skipped.txt."""
@@ -67,18 +72,26 @@ def start(recipe: Recipe) -> Start:
     """The checkpoint's model, its fresh parts drawn anew and its other parts put in; the records of what the stages mix."""
     settings: CheckpointSettings = recipe.settings
     check_stages(recipe, "category_stages", settings.category_stages)
+    model, processor = initial(settings)
+    sources = {kind: _records(recipe, kind, getattr(settings.data, kind)) for kind in _mixed(recipe, settings.category_stages)}
+    validation: dict[str, Sequence[Sample]] = {kind: source.held_out for kind, source in sources.items()}
+    return Start(model, processor, sources, _by_stage(recipe, sources), settings.on_error, validation, origin=settings.init)
+
+
+def initial(settings: CheckpointSettings) -> tuple[JanusModel, Processor]:
+    """The model that a run starts from, in any precision, and its processor."""
     if settings.on_error not in get_args(OnError):
         raise ConfigError(f"settings.on_error is {settings.on_error!r}; it must be {' or '.join(get_args(OnError))}")
     if not settings.init:
         raise ConfigError("settings.init names no checkpoint; give a folder or a Hugging Face id: settings.init=PATH")
-    found = load_checkpoint(settings.init, dtype=torch.float32)
+    # A part may be finer than the checkpoint; what needs no change stays a view of the file until the task takes it.
+    found = load_checkpoint(settings.init, dtype=torch.float32 if settings.parts else None)
     model = found.model
     if settings.fresh:
         model = _drawn_anew(model, settings.fresh)
     for part in settings.parts:
         _put_in(model, part)
-    sources = {kind: _records(recipe, kind, getattr(settings.data, kind)) for kind in _mixed(recipe, settings.category_stages)}
-    return Start(model, found.processor, sources, _by_stage(recipe, sources), settings.on_error)
+    return model, found.processor
 
 
 def _mixed(recipe: Recipe, category_stages: tuple[str, ...]) -> list[Kind]:
@@ -92,11 +105,11 @@ def _mixed(recipe: Recipe, category_stages: tuple[str, ...]) -> list[Kind]:
     return [kind for kind in KINDS if kind in kinds]
 
 
-def _records(recipe: Recipe, kind: Kind, paths: tuple[str, ...], name: str = "") -> Source:
+def _records(recipe: Recipe, kind: Kind, paths: tuple[str, ...], name: str = "") -> Records:
     if not paths:
         raise ConfigError(f"the stages mix {kind}, but settings.data.{name or kind} names no files; {ALLOWED}")
     sentence = recipe.settings.first_sentence if not name else 0.0
-    return Records(kind, paths, recipe.seed, first_sentence=sentence)
+    return Records(kind, paths, recipe.seed, sentence, recipe.settings.held_out)
 
 
 def _by_stage(recipe: Recipe, sources: Mapping[Kind, Source]) -> dict[str, dict[Kind, Source]]:

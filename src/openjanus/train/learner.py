@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from openjanus.device import is_shortage
 from openjanus.errors import ConfigError, EngineError, TrainingError
-from openjanus.train.losses import Total, add_up, backward
+from openjanus.train.losses import Total, add_up, backward, measure
 from openjanus.train.optimizer import Average, build_optimizers, clip
 from openjanus.train.parallel import World, gathered, spread, whole_tensors
 from openjanus.train.parts import belongs, freeze, sizes, trainable
@@ -51,6 +51,8 @@ class Learner:
         torch.manual_seed(recipe.seed)
         torch.ones(1 << 20).sum()  # starts torch's threads before a step does, in the mode they keep
         self.task = recipe.task(recipe)
+        # What no stage moves is built as it was, and need not be kept.
+        self._fixed = {name for name, one in self.task.module.named_parameters() if not one.requires_grad}
         freeze(self.task.module, stage.frozen, f"stages.{stage.name}.frozen")
         self.sizes = sizes(self.task.module)
         spread(self.task, stage, world)
@@ -71,8 +73,9 @@ class Learner:
         return found
 
     def module_tensors(self) -> dict[str, Tensor]:
-        """The module's tensors by their names in a state."""
-        return {f"module.{name}": tensor for name, tensor in self.task.module.state_dict().items()}
+        """The module's tensors by their names in a state: those that some stage may move."""
+        tensors = self.task.module.state_dict()
+        return {f"module.{name}": tensor for name, tensor in tensors.items() if name not in self._fixed}
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a state holds of this learner: the very tensors that the next step uses."""
@@ -95,15 +98,35 @@ class Learner:
         with self._averaged():
             return whole_tensors(self.task.module, self._world)
 
+    def validate(self) -> dict[str, float]:
+        """The mean losses of what is never learned from, by kind and loss ("generation/image"): in eval mode, averaged."""
+        modes = {part: part.training for part in self.task.module.modules()}
+        advice = "set validate_every=0 to go on without validation"
+        found: dict[str, float] = {}
+        with fitting(f"validation in stage {self.stage.name}", self._world.device, advice), self._averaged():
+            self.task.module.eval()
+            for kind, batches in self.task.validation(self.stage, self._world.rank, self._world.size).items():
+                means = measure(self._phases, batches, self.stage, self._world)
+                found |= {f"{kind}/{name}": mean for name, mean in means.items()}
+        for part, training in modes.items():
+            part.training = training
+        return found
+
     def preview(self, folder: Path | None, step: int) -> None:
         """Let the task show what it has learned: in eval mode, averaged, whole; nothing of this outlasts the call."""
         modes = {part: part.training for part in self.task.module.modules()}
         what, advice = f"a preview in stage {self.stage.name}", "set preview_every=0 to go on without previews"
         with fitting(what, self._world.device, advice), self._averaged(), gathered(self.task.module), torch.no_grad():
             self.task.module.eval()
-            self.task.preview(folder, step)
+            with self._autocast():
+                self.task.preview(folder, step)
         for part, training in modes.items():
             part.training = training
+
+    def _autocast(self) -> torch.autocast:
+        """The stage's precision, where a module holds weights of several."""
+        several = len({one.dtype for one in self.task.module.parameters()}) > 1
+        return torch.autocast(self._world.device.type, torch.bfloat16, enabled=several)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -73,10 +73,28 @@ def backward(
     return _over_processes(lowered, sums, world)
 
 
+def measure(phases: Sequence[Phase[Any]], batches: Sequence[Batch[Any]], stage: Stage, world: World) -> dict[str, float]:
+    """The mean of each loss over micro-batches of all processes, where something of its name is counted; moves nothing."""
+    total = add_up(batches, world)
+    sums: dict[str, Tensor] = {}
+    for number in range(total.rounds):
+        batch = batches[min(number, len(batches) - 1)]
+        counted = number < len(batches) and bool(batch.counts)
+        for phase in phases:
+            with torch.no_grad(), torch.autocast(world.device.type, torch.bfloat16, enabled=stage.precision == "bfloat16"):
+                losses = phase.losses(batch.content.to(world.device))
+            for name, loss in losses.items():
+                if count := total.counts.get(name):
+                    mean = loss.sum.float() * (counted / count)
+                    sums[name] = sums[name] + mean if name in sums else mean
+    return _over_processes([], sums, world)[1]
+
+
 def _over_processes(lowered: Sequence[Tensor], sums: Mapping[str, Tensor], world: World) -> tuple[float, dict[str, float]]:
     """The loss and the means of all processes, from this one's shares of them."""
     # One look at the device for all numbers: each would wait for it.
-    values = torch.stack([*lowered, *sums.values()]).tolist() if lowered else []
+    numbers = [*lowered, *sums.values()]
+    values = torch.stack(numbers).tolist() if numbers else []
     own: dict[str, float] = dict(zip(sums, values[len(lowered) :], strict=True))
     shares = world.gather((sum(values[: len(lowered)]), own))
     names = dict.fromkeys(name for _, part in shares for name in part)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from PIL import Image
 
 from openjanus.train.folder import partial_of, writing
 
@@ -60,6 +61,11 @@ class Curves:
         if self._board is not None:
             self._board.add(line)
 
+    def show(self, step: int, preview: Path) -> None:
+        """Put the pictures and texts of a preview's folder beside the curves."""
+        if self._board is not None:
+            self._board.show(step, preview)
+
     def sync(self) -> None:
         """Make the lines outlive the machine; called before a state that follows on them is written."""
         with writing(self._path):
@@ -104,6 +110,27 @@ class _Board:
         numbers |= {f"losses/{name}": value for name, value in line.losses.items()}
         values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
         self._write(Event(wall_time=time.time(), step=line.step, summary=Summary(value=values)))
+
+    def show(self, step: int, preview: Path) -> None:
+        """Write a preview's pictures and texts."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.types_pb2 import DT_STRING  # type: ignore[import-untyped]
+
+        values = []
+        for path in sorted(preview.glob("*.png")):
+            with Image.open(path) as picture:
+                height, width = picture.height, picture.width
+            shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+            values.append(Summary.Value(tag=f"preview/{path.stem}", image=shown))
+        for path in sorted(preview.glob("*.txt")):
+            # Markdown: each line on its own.
+            text = path.read_text(encoding="utf-8").replace("\n", "  \n").encode()
+            tensor = TensorProto(dtype=DT_STRING, string_val=[text])
+            plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+            values.append(Summary.Value(tag=f"preview/{path.stem}", metadata=plugin, tensor=tensor))
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def _write(self, event: Any) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]

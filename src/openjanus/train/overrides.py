@@ -11,16 +11,16 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from openjanus.errors import ConfigError
 from openjanus.train.recipe import Recipe, flat
 
-_PLAIN = ("seed", "save_every", "preview_every")
+_PLAIN = ("seed", "save_every", "preview_every", "validate_every")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """The recipe with each `key=value` put in.
 
-    Keys: seed, save_every, preview_every; settings.KEY; stages.NAME.KEY for one stage, stages.KEY for every stage; deeper values
-    follow with more dots (stages.tune.mix.text). Values: numbers, words, true or false, none, lists with commas. ConfigError
-    names an unknown key with the nearest there are, and a value that does not fit.
+    Keys: seed, save_every, preview_every, validate_every; settings.KEY; stages.NAME.KEY for one stage, stages.KEY for all of
+    them; deeper values follow with more dots (stages.tune.mix.text). Values: numbers, words, true or false, none, lists with
+    commas. ConfigError names an unknown key with the nearest there are, and a value that does not fit.
     """
     for assignment in assignments:
         key, equals, text = assignment.partition("=")

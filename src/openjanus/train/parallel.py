@@ -1,9 +1,8 @@
 """Processes, and a module spread over them. Everything here is applied from outside; models know nothing of it.
 
-torchrun starts the processes and says in the environment who is who, which is read here alone. Without it there is one.
+torchrun starts the processes and says who is who (device.py). Without it there is one.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from openjanus.device import pick_device
+from openjanus.device import Share, pick_device
+from openjanus.train.parts import trainable
 from openjanus.train.stage import Stage
 from openjanus.train.task import Task
 
@@ -54,18 +54,17 @@ class World:
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
     """The world this process belongs to, for the length of the block; ConfigError for a device that is not here."""
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    place = pick_device(device)
-    if size == 1:
+    share = Share.launched()
+    place = pick_device(share.device(device))
+    if share.of == 1:
         yield World(0, 1, place)
         return
     if place.type == "cuda":
-        place = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(place)
     # gloo beside nccl carries the small values that live on the CPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     try:
-        world = World(rank, size, place)
+        world = World(share.number, share.of, place)
         yield world
         # Who leaves while others still talk makes them fail. After an error nobody waits: the others may never come.
         world.barrier()
@@ -74,12 +73,14 @@ def joined(device: str = "auto") -> Iterator[World]:
 
 
 def spread(task: Task[Any], stage: Stage, world: World) -> None:
-    """Make a task's module ready to train here: on the device, float32, then checkpointing, then compile, then sharding.
+    """Make a task's module ready to train here: on the device, float32 what moves, then checkpointing, compile, sharding.
 
     The order matters: a compiled block holds its own recomputation, and sharding gathers and frees a block around both. All
     wrap `forward` in place, so parameters keep their names. Sharding is FSDP2 over all processes, block by block.
     """
-    task.module.to(world.device, torch.float32)
+    task.module.to(world.device)
+    for parameter in trainable(task.module).values():
+        parameter.data = parameter.data.float()
     blocks = [block for name in task.blocks for block in task.module.get_submodule(name).children()]
     for block in blocks:
         if stage.checkpointing:

@@ -26,6 +26,8 @@ class Recipe:
     """Steps between states that the run can go on from."""
     preview_every: int = 0
     """Steps between previews; 0 makes none."""
+    validate_every: int = 0
+    """Steps between measures of the losses on what is never learned from; 0 makes none."""
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -40,8 +42,9 @@ class Recipe:
             raise ConfigError(f"stages.{names[0]}.continues is true, but no stage comes before it")
         if self.save_every < 1:
             raise ConfigError(f"save_every is {self.save_every}; it must be 1 or more")
-        if self.preview_every < 0:
-            raise ConfigError(f"preview_every is {self.preview_every}; it must be 1 or more, or 0 for none")
+        for key in ("preview_every", "validate_every"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{key} is {getattr(self, key)}; it must be 1 or more, or 0 for none")
 
     @property
     def steps(self) -> int:
@@ -59,6 +62,7 @@ class Recipe:
             "seed": self.seed,
             "save_every": self.save_every,
             "preview_every": self.preview_every,
+            "validate_every": self.validate_every,
             "settings": settings,
             "stages": stages,
         }

@@ -76,6 +76,8 @@ class Task(ABC, Generic[C]):
     """Everything that is saved. What never trains has requires_grad False; what a stage freezes, the trainer freezes."""
     blocks: tuple[str, ...] = ()
     """Lists of modules ("language.model.layers") whose members are checkpointed, compiled and sharded one by one."""
+    notes: tuple[str, ...] = ()
+    """What people should know before it begins to learn."""
     entrances: tuple[str, ...] = ()
     """Methods of the module, beside its own call, by which losses and previews enter it."""
 
@@ -96,6 +98,13 @@ class Task(ABC, Generic[C]):
     def phases(self) -> tuple[Phase[C], ...]:
         """The updates of a step in their order; most tasks have one. The losses of all of them have different names."""
         return (Phase("model", self.losses),)
+
+    def validation(self, stage: Stage, rank: int, world: int) -> Mapping[str, Sequence[Batch[C]]]:
+        """Micro-batches of what is never learned from, by kind, for process `rank` of `world`: the same every time.
+
+        Every process has one of each kind at least, if only to run along: one that counts nothing adds nothing.
+        """
+        return {}
 
     def metrics(self) -> Mapping[str, float]:
         """Numbers beside the losses that are worth a curve; asked after each step."""

@@ -121,6 +121,9 @@ class _Run:
         """Finish a stage, and the run if it is the last; the signal, if one has stopped it."""
         learner = Learner(self._recipe, stage, self._world)
         start = self._fill(learner)
+        if self._step == 0:
+            for note in learner.task.notes:
+                self._reporter.note(note)
         clock = time.perf_counter()
         for step, batches in follow(learner.task, stage, start, self._world, self._workers):
             try:
@@ -129,8 +132,9 @@ class _Run:
                 raise TrainingError(f"step {self._step + 1}: {error}") from error
             before, clock = clock, time.perf_counter()
             self._advance(stage, step)
+            measured = self._validate(learner)
             if curves is not None:
-                line = self._line(learner, outcome, clock - before)
+                line = self._line(learner, outcome, clock - before, measured)
                 curves.add(line)
                 self._reporter.step(line, self._recipe.steps)
             said = self._world.gather((stopping.signal or 0, [text for batch in batches for text in batch.skipped]))
@@ -142,7 +146,7 @@ class _Run:
             if signal:
                 return signal
             if self._recipe.preview_every and self._step % self._recipe.preview_every == 0:
-                self._preview(learner)
+                self._preview(learner, curves)
         if stage is self._recipe.stages[-1]:
             self._finish(learner)
         return None
@@ -162,7 +166,18 @@ class _Run:
         samples = (self._place.samples if self._place else 0) + stage.batch
         self._place = Place(stage.name, step + 1, self._step + 1, samples)
 
-    def _line(self, learner: Learner, outcome: Outcome, seconds: float) -> Line:
+    def _validate(self, learner: Learner) -> dict[str, float]:
+        """Numbers of what is never learned from, after the steps at which they are wanted."""
+        every = self._recipe.validate_every
+        if not every or self._step % every:
+            return {}
+        found = learner.validate()
+        if found:
+            said = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+            self._reporter.note(f"held out, after step {self._step}: {said}")
+        return {f"validation/{name}": value for name, value in found.items()}
+
+    def _line(self, learner: Learner, outcome: Outcome, seconds: float, measured: dict[str, float]) -> Line:
         assert self._place is not None
         return Line(
             step=self._place.step,
@@ -175,7 +190,7 @@ class _Run:
             samples_per_second=learner.stage.batch / seconds,
             tokens_per_second=outcome.tokens / seconds,
             memory_mib=memory_mib(self._world.device),
-            metrics=dict(learner.task.metrics()),
+            metrics={**learner.task.metrics(), **measured},
         )
 
     def _save(self, learner: Learner, curves: Curves | None) -> None:
@@ -184,10 +199,12 @@ class _Run:
             curves.sync()
         save_state(self._states, learner.tensors(), self._place, self._world)
 
-    def _preview(self, learner: Learner) -> None:
+    def _preview(self, learner: Learner, curves: Curves | None) -> None:
         folder = self._folder / "previews" / f"{self._step:08d}"
         with writing(folder), aside(folder) if self._world.leads else nullcontext() as partial:
             learner.preview(partial, self._step)
+        if curves is not None:
+            curves.show(self._step, folder)
 
     def _finish(self, learner: Learner) -> None:
         tensors = learner.result()

@@ -5,7 +5,7 @@ the stages' business (recipes/); what the papers leave open is a setting here, w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -14,17 +14,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from openjanus.checkpoints.load import build_empty
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import JanusConfig
 from openjanus.data.documents import Document, Writer
 from openjanus.data.packing import batch, fitting, pack
-from openjanus.data.samples import Kind, Mixture, Source
+from openjanus.data.samples import Kind, Mixture, Sample, Source
 from openjanus.data.skipping import Replaceable, first_good
-from openjanus.errors import ConfigError
+from openjanus.errors import ConfigError, DataError
 from openjanus.janus import Janus
 from openjanus.models.alignment import Alignment
 from openjanus.models.janus import JanusModel
 from openjanus.processing.prompts import Processor
+from openjanus.train.encoded import remember
+from openjanus.train.lora import LoRA, add_lora, save_adapter, take_out
+from openjanus.train.parts import belongs
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Precision, Stage
 from openjanus.train.task import Batch, Loss, Task
@@ -39,6 +43,9 @@ class Start:
 
     by_stage: other sources for some stages, by the stage's name (single objects first, Janus section 4.2).
     on_error: whether a record that cannot be used stops the run or gives its place to the next (`Replaceable` sources).
+    validation: samples of each kind that are never learned from.
+    fixed: parts that no stage moves; states leave them out. origin: the checkpoint it is, if it is one as it was found.
+    notes: what people should know before the run begins.
     """
 
     model: JanusModel
@@ -46,6 +53,10 @@ class Start:
     sources: Mapping[Kind, Source]
     by_stage: Mapping[str, Mapping[Kind, Source]] = field(default_factory=dict)
     on_error: OnError = "stop"
+    validation: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    fixed: tuple[str, ...] = ()
+    origin: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,17 @@ class UnifiedSettings:
     alignment_width: int = 2048
     """Width inside the alignment's MLP, which the paper does not give; 2048 is REPA's."""
     random_crop: bool = True
+    hidden_codes: float = 0.5
+    """Share of edits learned without the codes of the images they begin with (Janus-4o; training_spec 6.3)."""
+    edit_dropout: float = 0.0
+    """Share of edits learned without text and images. Janus-4o: none, pictures without edits are there to learn that from."""
+    lora: LoRA = field(default_factory=LoRA)
+    """Train matrices beside the language model's layers, and little else (train/lora.py)."""
+    base: Precision = "float32"
+    """What those weights of the language model are held in that no stage moves: bfloat16 takes half the memory, and wants
+    bfloat16 as the stages' precision. What moves is float32 either way."""
+    encoded: str = ""
+    """A folder in which the codes or latents of pictures are kept once they were computed (train/encoded.py); "" keeps none."""
     saved: Precision = "float32"
     """What the final checkpoint's weights are stored in; the published ones are in bfloat16."""
     preview_prompts: tuple[str, ...] = ()
@@ -117,8 +139,10 @@ class UnifiedTask(Task[TrainingBatch]):
         started = start()
         self.config = started.model.config
         self.processor, self.sources, self.by_stage = started.processor, started.sources, started.by_stage
-        self.on_error = started.on_error
+        self.on_error, self._validation = started.on_error, started.validation
+        self.notes, self._origin = started.notes, started.origin
         self.module: UnifiedModel = self._build(started.model)
+        self._settle(started.fixed)
         # One cross-entropy over all supervised positions where both kinds are tokens; a velocity's error is a mean of its own.
         self.over = "positions" if self.config.generation.counts_with_text else None
 
@@ -130,7 +154,33 @@ class UnifiedTask(Task[TrainingBatch]):
             learner = UnifiedModel(model.config, None)
         learner.load_state_dict(model.state_dict(), assign=True)
         learner.alignment = alignment
-        return learner.float()
+        return learner
+
+    def _settle(self, fixed: Sequence[str]) -> None:
+        """Put LoRA in if it is wanted, mark what never moves, and hold every weight as settings say."""
+        lora, base = self.settings.lora, self.settings.base
+        lora.check()
+        if lora.preset != "none":
+            helper, self.module.alignment = self.module.alignment, None
+            add_lora(self.module, lora)
+            self.module.alignment = helper
+        for name, parameter in self.module.named_parameters():
+            if belongs(name, fixed):
+                parameter.requires_grad_(False)
+        wide = [stage.name for stage in self.recipe.stages if stage.precision != base]
+        if base == "bfloat16" and wide:
+            raise ConfigError(
+                f"settings.base is bfloat16 and stages.{wide[0]}.precision is float32; set one of them as the other is"
+            )
+        # One by one, so that of a large model no second copy is ever whole.
+        for name, parameter in self.module.named_parameters():
+            rests = name.startswith("language.") and not parameter.requires_grad
+            parameter.data = parameter.data.to(getattr(torch, base) if rests else torch.float32)
+        for name, buffer in self.module.named_buffers():
+            part, _, leaf = name.rpartition(".")
+            self.module.get_submodule(part).register_buffer(leaf, buffer.float())
+        if self.settings.encoded:
+            remember(self.module.generation, Path(self.settings.encoded))
 
     def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[TrainingBatch]]:
         own = self._mixtures[stage.name].places(step)[rank::world]
@@ -148,6 +198,30 @@ class UnifiedTask(Task[TrainingBatch]):
             taken = made[stage.name].taken(stage.steps)
         return made
 
+    def validation(self, stage: Stage, rank: int, world: int) -> Mapping[str, Sequence[Batch[TrainingBatch]]]:
+        size = stage.micro_batch or 8
+        found = {}
+        for kind, documents in self._held_out.items():
+            own = documents[rank::world]
+            batches = [self._packed(own[start : start + size]) for start in range(0, len(own), size)]
+            # A process without samples of its own runs along on the first, which counts nothing there.
+            found[kind] = batches or [replace(self._packed(documents[:1]), counts={})]
+        return found
+
+    @cached_property
+    def _held_out(self) -> dict[str, list[list[Document]]]:
+        """The documents of what is never learned from, by kind; every process has all, so that all know which are broken."""
+        writer = Writer(self.processor, self.config.generation, guidance_dropout=0.0, random_crop=False, hidden_codes=0.0)
+        found: dict[str, list[list[Document]]] = {}
+        for kind, samples in self._validation.items():
+            for place in range(len(samples)):
+                try:
+                    found.setdefault(kind, []).append(fitting(writer, samples[place], self.settings.context))
+                except DataError:
+                    if self.on_error == "stop":
+                        raise
+        return {kind: documents for kind, documents in found.items() if documents}
+
     def _batch(self, stage: Stage, places: Sequence[tuple[Kind, int]]) -> Batch[TrainingBatch]:
         writer = Writer(
             self.processor,
@@ -155,17 +229,22 @@ class UnifiedTask(Task[TrainingBatch]):
             guidance_dropout=self.settings.guidance_dropout,
             supervise_prompts=stage.name in self.settings.supervise_prompts,
             random_crop=self.settings.random_crop,
+            hidden_codes=self.settings.hidden_codes,
+            edit_dropout=self.settings.edit_dropout,
         )
         sources = self.by_stage.get(stage.name, self.sources)
         taken = [self._taken(writer, sources[kind], k) for kind, k in places]
-        rows = pack([document for documents, _ in taken for document in documents], self.settings.context)
+        return self._packed([documents for documents, _ in taken], tuple(text for _, wrong in taken for text in wrong))
+
+    def _packed(self, documents: Sequence[Sequence[Document]], skipped: tuple[str, ...] = ()) -> Batch[TrainingBatch]:
+        """The documents of some samples as a micro-batch."""
+        rows = pack([one for group in documents for one in group], self.settings.context)
         content = batch(rows, self.processor.tokenizer.pad)
         text, rivals = int((content.labels != IGNORE).sum()), int(content.rivals.sum())
         pictures = len(content.pictures) - rivals
         image = pictures * self.config.generation.elements
         aligned = pictures * self.config.understanding.encoder.patches
         counts = {"text": text, "image": image, "positions": text + image, "contrast": rivals, "alignment": aligned}
-        skipped = tuple(text for _, wrong in taken for text in wrong)
         return Batch(content, counts, tokens=content.ids.numel(), skipped=skipped)
 
     def _taken(self, writer: Writer, source: Source, k: int) -> tuple[list[Document], tuple[str, ...]]:
@@ -202,6 +281,12 @@ class UnifiedTask(Task[TrainingBatch]):
         (folder / "preview.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def export(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
-        model = JanusModel(self.config)
-        model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith("alignment.")})
+        found = {name: tensor for name, tensor in tensors.items() if not name.startswith("alignment.")}
+        model, lora = build_empty(self.config), self.settings.lora
+        adapter = None
+        if lora.preset != "none":
+            found, adapter = take_out(found, lora, model)
+        model.load_state_dict(found, assign=True)
         save_checkpoint(model.to(getattr(torch, self.settings.saved)), self.processor, folder)
+        if adapter is not None:
+            save_adapter(folder / "adapter", adapter, lora, self.config, self._origin)

@@ -1,0 +1,98 @@
+"""Records from files, answered: a line each, as a record that a run can learn from."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openjanus.data.conversations import to_question, to_record
+from openjanus.data.formats.opening import open_records
+from openjanus.data.formats.record_file import RecordFile
+from openjanus.data.samples import Sample
+from openjanus.device import Share
+from openjanus.engine.request import TextRequest
+from openjanus.errors import DataError, JanusError
+from openjanus.janus import Janus
+from openjanus.jobs.results import Results
+from openjanus.jobs.running import results
+from openjanus.types import ImageSource, Message, TextOptions
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The records of some files by number, as questions; images of records are opened when they are asked."""
+
+    files: Sequence[RecordFile]
+
+    @classmethod
+    def found(cls, paths: Sequence[str]) -> "Questions":
+        """Of files of any format that records are read from (data/formats). DataError if one is none, or there is no record."""
+        made = cls([open_records(Path(path)) for path in paths])
+        if not len(made):
+            raise DataError(f"there is no record in {', '.join(paths)}; give a file with one a line")
+        return made
+
+    def __len__(self) -> int:
+        """Records in all files."""
+        return sum(map(len, self.files))
+
+    def __getitem__(self, number: int) -> tuple[tuple[Message, ...], str]:
+        """What is asked, and the answer that stands there ("" if none does); DataError, with its place, if it is broken."""
+        for file in self.files:
+            if number < len(file):
+                try:
+                    return to_question(file.read(number), file.folder)
+                except (DataError, ValueError, OSError, RecursionError) as error:
+                    raise DataError(f"{file.origin(number)}: {error}") from error
+            number -= len(file)
+        raise IndexError(number)
+
+
+def answer(
+    janus: Janus,
+    questions: Questions,
+    output: Path,
+    options: TextOptions,
+    share: Share,
+    batch: int,
+    progress: Callable[[int, int], None],
+    complain: Callable[[str], None],
+) -> tuple[int, int]:
+    """Answer this process's share of records into a .jsonl, `batch` at a time; how many are done and how many cannot be.
+
+    A line holds the conversation with the model's answer, and "reference", the answer that the record has. What is done already
+    is not done again.
+    """
+    settings = {"count": len(questions), "model": janus.name, "options": vars(options)}
+    with Results(output, share, settings) as kept:
+        every = range(share.number, len(questions), share.of)
+        own = [number for number in every if number not in kept.done]
+        asked: dict[int, tuple[tuple[Message, ...], str]] = {}
+        failed = 0
+
+        def request(number: int) -> TextRequest:
+            asked[number] = questions[number]
+            return TextRequest(janus.processor.understanding_prompt(asked[number][0]), options)
+
+        for place, (number, result) in enumerate(results(janus.engine, own, request, batch)):
+            messages, reference = asked.pop(number, ((), ""))
+            if isinstance(result, JanusError):
+                failed += 1
+                complain(f"record {number + 1} is left out: {result}")
+            else:
+                kept.add(number, [_line(messages, result.text, reference, output.parent)])
+            progress(len(every) - len(own) + place + 1, len(every))
+    return len(every) - failed, failed
+
+
+def _line(messages: Sequence[Message], text: str, reference: str, folder: Path) -> Mapping[str, Any]:
+    """The record of an answer. Images that no file holds are left out: the number says where they are."""
+
+    def address(image: ImageSource) -> str:
+        if not isinstance(image, str | Path) or str(image).startswith("data:"):
+            return ""
+        return os.path.relpath(image, folder)
+
+    record = to_record(Sample("text", (*messages, Message("assistant", text)), 0), address)
+    return {**record, "answer": text, **({"reference": reference} if reference else {})}

@@ -1,0 +1,246 @@
+"""What a run would take on devices that are not here: memory of each, and time of a step, before anything starts.
+
+Parameters and optimizer are counted, of a model without memory. What a step keeps for its gradients is measured on one block of
+the language model at its full width and a few tokens, and multiplied: it grows in proportion to tokens and blocks.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openjanus.checkpoints.load import build_empty, load_without_weights
+from openjanus.config import JanusConfig
+from openjanus.data.samples import KINDS
+from openjanus.errors import ConfigError
+from openjanus.models.attention import rotary
+from openjanus.models.janus import JanusModel
+from openjanus.models.llama import Block, Place
+from openjanus.train.from_checkpoint import CheckpointSettings
+from openjanus.train.lora import whole_parts
+from openjanus.train.parts import belongs
+from openjanus.train.plan import duration
+from openjanus.train.recipe import Recipe
+from openjanus.train.stage import Stage
+
+GIB = 2**30
+# What records commonly hold beside images; nobody has looked at the data yet.
+WORDS, ANSWER, TEXT = 64, 64, 256
+# Of a GPU's peak, what training of this kind is known to reach.
+REACHED = 0.4
+MEASURED = 64  # tokens
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a stage would take of each device. Bytes, but for the counts and seconds.
+
+    whole: parameters that are gathered from all devices for a while: those outside of the blocks, and two blocks.
+    """
+
+    stage: str
+    moving: int
+    parameters: int
+    tokens: int
+    weights: int
+    gradients: int
+    optimizer: int
+    whole: int
+    activations: int
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        """All bytes of a device."""
+        return self.weights + self.gradients + self.optimizer + self.whole + self.activations
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A recipe as it would run on so many devices of so much memory (GiB) and speed (TFLOP/s)."""
+
+    recipe: str
+    gpus: int
+    memory: float
+    tflops: float
+    stages: tuple[Need, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values, with totals and whether it fits."""
+        values = asdict(self)
+        for stage, need in zip(values["stages"], self.stages, strict=True):
+            stage |= {"total": need.total, "fits": self._fits(need)}
+        return values
+
+    def _fits(self, need: Need) -> bool:
+        # A tenth stays for what fragments, and for the libraries themselves.
+        return need.total <= 0.9 * self.memory * GIB
+
+    def to_text(self) -> str:
+        """The same for people, a block a stage."""
+        lines = [f"{self.recipe} on {self.gpus} GPU{'s' * (self.gpus != 1)} of {self.memory:g} GiB, estimated for each of them:"]
+        for need in self.stages:
+            lines += ["", f"stage {need.stage}: trains {need.moving:,} of {need.parameters:,} parameters"]
+            for name, words in _WORDS.items():
+                lines.append(f"  {words:52} {getattr(need, name) / GIB:8.2f} GiB")
+            fits = "fits" if self._fits(need) else "does not fit; " + ADVICE.format(stage=need.stage)
+            lines.append(f"  {'together':52} {need.total / GIB:8.2f} GiB, {fits}")
+            step = duration(need.seconds) if need.seconds >= 10 else f"{need.seconds:.2g} s"
+            lines.append(
+                f"  a step: about {step} at {REACHED:.0%} of {self.tflops:g} TFLOP/s; micro-batches of {need.tokens:,} tokens"
+            )
+        return "\n".join(lines)
+
+
+_WORDS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer and moving average",
+    "whole": "parameters gathered or cast for a while",
+    "activations": "what a micro-batch keeps for its gradients",
+}
+ADVICE = (
+    "lower stages.{stage}.micro_batch, set stages.{stage}.checkpointing=true, use LoRA (finetune_lora), freeze more, or use "
+    "more GPUs"
+)
+
+
+def estimate(recipe: Recipe, gpus: int, memory: float, tflops: float) -> Estimate:
+    """What a recipe that starts from a checkpoint would take; of a Hugging Face id only small files are fetched.
+
+    memory: GiB of a device. tflops: its peak in the stages' precision. ConfigError for a recipe of another kind.
+    """
+    settings = recipe.settings
+    if not isinstance(settings, CheckpointSettings) or not settings.init:
+        raise ConfigError("--plan counts recipes that start from a checkpoint (settings.init=...); --dry-run measures any recipe")
+    for name, value, least in (("--gpus", gpus, 1), ("--memory", memory, 0.1), ("--tflops", tflops, 0.1)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}; it must be {least} or more")
+    _, config = load_without_weights(settings.init)
+    model = build_empty(config)
+    return Estimate(
+        recipe.name, gpus, memory, tflops, tuple(_need(stage, recipe, config, model, gpus, tflops) for stage in recipe.stages)
+    )
+
+
+def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, gpus: int, tflops: float) -> Need:
+    settings: CheckpointSettings = recipe.settings
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    lora, half = settings.lora, stage.precision == "bfloat16"
+    fixed = (*stage.frozen, *(f"generation.{part}" for part in model.generation.fixed))
+    whole = whole_parts(model, lora.preset) if lora.preset != "none" else ("language", "understanding", "generation")
+    moved = {name: size for name, size in sizes.items() if belongs(name, whole) and not belongs(name, fixed)}
+    targets = [
+        module
+        for name, module in model.named_modules()
+        if lora.preset != "none"
+        and isinstance(module, nn.Linear)
+        and belongs(name, lora.parts)
+        and name.rsplit(".", 1)[-1] in lora.layers
+    ]
+    matrices = lora.rank * sum(module.in_features + module.out_features for module in targets)
+    moving, every = sum(moved.values()) + matrices, sum(sizes.values()) + matrices
+    held = sum(size * (2 if _is_halved(name, moved, settings) else 4) for name, size in sizes.items()) + 4 * matrices
+    blocks = {name: size for name, size in sizes.items() if name.startswith("language.model.layers.")}
+    layers = config.language.num_hidden_layers
+    apart = (sum(blocks.values()) + matrices) / layers
+    width = 2 if settings.base == "bfloat16" and not any(name in moved for name in blocks) else 4
+    gathered = 0.0 if gpus == 1 else 2 * apart * width + sum(4 * size for name, size in sizes.items() if name not in blocks)
+    # Autocast keeps what it has cast of weights that move until the forward is over.
+    gathered += 2 * moving if half else 0
+    kinds = _tokens(config)
+    given = [kind for kind in KINDS if getattr(settings.data, kind)]
+    mix = {kind: share for kind, share in stage.mix.items() if share and kind in kinds and (kind in given or not given)}
+    share = -(-stage.batch // gpus)
+    samples = min(stage.micro_batch or share, share)
+    longest = max((kinds[kind] for kind in mix), default=max(kinds.values()))
+    mean = sum(kinds[kind] * part for kind, part in mix.items()) / max(sum(mix.values()), 1) or longest
+    tokens = samples * longest
+    words = samples * (TEXT if "text" in mix else ANSWER)
+    codes = samples * config.generation.positions
+    per_token, residual = kept_by_a_block(config, stage, lora.rank if lora.preset != "none" else 0)
+    kept = tokens * (layers * residual + per_token if stage.checkpointing else layers * per_token)
+    # Logits in the stage's precision, in float32, and their gradient.
+    head = config.generation.tokenizer.codebook_size if hasattr(config.generation, "tokenizer") else 0
+    kept += (words * config.language.vocab_size + codes * head) * (2 * half + 4 + 4)
+    height, across = config.generation.image_size
+    kept += samples * 3 * height * across * 128 * 4 if codes else 0  # inside the tokenizer or VAE, at its widest
+    # A product costs 2 forward, 2 for its input's gradient, 2 for its weights' if they move, 2 if it is done again.
+    products = sum(blocks.values()) * (4 + 2 * stage.checkpointing) + 2 * min(moving, sum(blocks.values()))
+    seconds = products * mean * stage.batch / (gpus * tflops * 1e12 * REACHED)
+    return Need(
+        stage.name,
+        moving,
+        every,
+        tokens,
+        weights=held // gpus,
+        gradients=4 * moving // gpus,
+        optimizer=(8 + 4 * (stage.ema is not None)) * moving // gpus,
+        whole=int(gathered),
+        activations=int(kept),
+        seconds=seconds,
+    )
+
+
+def _is_halved(name: str, moved: Mapping[str, int], settings: CheckpointSettings) -> bool:
+    return settings.base == "bfloat16" and name.startswith("language.") and name not in moved
+
+
+def _tokens(config: JanusConfig) -> dict[str, int]:
+    """Tokens of a sample of each kind."""
+    read, painted = config.understanding.slots + 2, config.generation.positions + 2
+    kinds = {"text": TEXT, "understanding": WORDS + read + ANSWER, "generation": WORDS + painted}
+    kinds |= {"editing": WORDS + read + 2 * painted} if config.generation.shows else {}
+    return kinds | {"replay": kinds["understanding"]}
+
+
+def kept_by_a_block(config: JanusConfig, stage: Stage, rank: int) -> tuple[float, float]:
+    """Bytes that one block keeps of a token for its gradients, and bytes of a token between blocks."""
+    language = config.language
+    block = Block(language, 0)
+    if rank:
+        block.requires_grad_(False)
+        for module in list(block.modules()):
+            for name, layer in list(module.named_children()):
+                if isinstance(layer, nn.Linear):
+                    setattr(module, name, _Matrices(layer, rank))
+    x = torch.zeros(1, MEASURED, language.hidden_size, requires_grad=True)
+    place = Place(*rotary(torch.arange(MEASURED)[None], language.head_size, language.rope_theta, torch.float32), None)
+    half = torch.autocast("cpu", torch.bfloat16) if stage.precision == "bfloat16" else nullcontext()
+    with half:
+        kept = saved_bytes(lambda: block(x, [place], None, None), block)
+    return kept / MEASURED, 4.0 * language.hidden_size
+
+
+class _Matrices(nn.Module):
+    """A frozen linear layer with LoRA's matrices beside it, as far as memory goes."""
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.down = nn.Linear(layer.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, layer.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.up(self.down(x))
+
+
+def saved_bytes(run: Callable[[], Any], module: nn.Module) -> int:
+    """Bytes that autograd keeps after a run, without the module's own parameters; each storage once."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    found: dict[int, int] = {}
+    held: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+            held.append(tensor)  # so that no other takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return sum(found.values())

@@ -1,0 +1,191 @@
+"""Offline jobs on small models: the same results in any batches, on any number of processes, and after a kill."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny
+from openjanus.cli import main
+from openjanus.data.records import RecordFiles
+from openjanus.device import Share
+from openjanus.errors import ConfigError, DataError
+from openjanus.janus import Janus
+from openjanus.jobs.answering import Questions, answer
+from openjanus.jobs.painting import paint, read_prompts
+from openjanus.types import ImageOptions, TextOptions
+
+OPTIONS = ImageOptions(n=2, steps=2)
+
+
+class Killed(Exception):
+    pass
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+def killing(after: int) -> Callable[[int, int], None]:
+    """A progress that ends the job after so many inputs."""
+
+    def progress(done: int, total: int) -> None:
+        if done == after:
+            raise Killed
+
+    return progress
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("noise\n\na red cube\nmore noise\na ball\nnothing\n", encoding="utf-8")
+    return path
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {path.name: Image.open(path).tobytes() for path in folder.glob("*.png")}
+
+
+def run(janus: Janus, prompts: Path, folder: Path, share: Share = Share(), batch: int = 4, **more: Any) -> tuple[int, int]:  # noqa: B008
+    told: list[str] = more.pop("told", [])
+    return paint(janus, read_prompts(prompts), folder, OPTIONS, share, batch, more.pop("progress", silent), told.append)
+
+
+def test_pictures_are_the_same_in_any_batches_on_any_processes_and_after_a_kill(janus: Janus, prompts: Path, tmp_path: Path):
+    assert run(janus, prompts, tmp_path / "all") == (5, 0)
+    whole = pictures(tmp_path / "all")
+    assert len(whole) == 10 and "000002_1.png" in whole  # by the number of its line
+    (again,) = janus.generate("a red cube", seed=5, steps=2)
+    assert whole["000002_1.png"] == again.tobytes()
+    for number in range(3):
+        run(janus, prompts, tmp_path / "shared", Share(number, 3), batch=1)
+    assert pictures(tmp_path / "shared") == whole
+    with pytest.raises(Killed):
+        run(janus, prompts, tmp_path / "killed", Share(0, 2), batch=1, progress=killing(2))
+    assert len(pictures(tmp_path / "killed")) == 4
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*.png")}
+    # It goes on alone where two processes were, and does nothing twice.
+    assert run(janus, prompts, tmp_path / "killed") == (5, 0)
+    assert pictures(tmp_path / "killed") == whole
+    assert all((tmp_path / "killed" / name).stat().st_mtime_ns == time for name, time in before.items())
+
+
+def test_what_was_painted_can_be_learned_from(janus: Janus, prompts: Path, tmp_path: Path):
+    run(janus, prompts, tmp_path / "out")
+    files = RecordFiles([tmp_path / "out" / "records.jsonl"], "generation")
+    samples = [files.sample(number) for number in range(len(files))]
+    assert [sample.messages[0].text for sample in samples[:3]] == ["noise", "noise", "a red cube"]
+    assert Path(samples[2].picture).name == "000002_0.png"
+
+
+def test_a_line_that_was_cut_off_is_done_again(janus: Janus, prompts: Path, tmp_path: Path):
+    run(janus, prompts, tmp_path / "out")
+    path = tmp_path / "out" / "records.jsonl"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole[:-30], encoding="utf-8")
+    assert run(janus, prompts, tmp_path / "out") == (5, 0)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # The first of the prompt's two pictures was there already.
+    assert lines[-2:] == [json.loads(line) for line in whole.splitlines()[-2:]]
+
+
+def test_the_results_of_another_job_are_not_mixed_with(janus: Janus, prompts: Path, tmp_path: Path):
+    run(janus, prompts, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"holds the results of another job: options was .*give the same to go on"):
+        paint(janus, read_prompts(prompts), tmp_path / "out", ImageOptions(n=1), Share(), 4, silent, print)
+
+
+def test_prompts_that_cannot_be_painted_are_told_and_the_others_are(tmp_path: Path):
+    Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    lines: list[Any] = [
+        {"prompt": "more", "images": ["a.png"], "seed": 7},
+        {"prompt": "more", "images": ["b.png"]},
+        "noise " * 400,
+        {"text": "noise"},
+    ]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    told: list[str] = []
+    janus = tiny.tiny_janus("janus")
+    assert run(janus, path, tmp_path / "out", told=told) == (2, 2)
+    assert told[0].startswith("prompt 2 is left out: there is no image at") and told[1].startswith(
+        "prompt 3 is left out: the prompt"
+    )
+    (edit, _) = janus.generate("more", images=[tmp_path / "a.png"], seed=7, n=2)
+    assert pictures(tmp_path / "out")["000000_0.png"] == edit.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("p.txt", "\n", "holds no prompt"),
+        ("p.jsonl", '{"prompt": "x"}\n{"prompt"', "line 2 is not JSON"),
+        ("p.jsonl", '{"prompt": ""}', "line 1 names no prompt"),
+        ("p.jsonl", '{"prompt": "x", "seed": -1}', "seed is -1"),
+        ("p.jsonl", '{"prompt": "x", "images": "a.png"}', "images is no list of paths"),
+    ],
+)
+def test_a_file_of_prompts_that_is_none_is_refused(tmp_path: Path, name: str, content: str, words: str):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=words):
+        read_prompts(tmp_path / name)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_prompts(tmp_path / "none.txt")
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """Four questions: in one form, with an answer; of three turns; in the short form; and one whose image is missing."""
+    Image.fromarray(np.full((9, 9, 3), 200, dtype=np.uint8)).save(tmp_path / "a.png")
+    shown = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
+    turns = [
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "Two."},
+        {"role": "user", "content": "Three?"},
+    ]
+    lines = [
+        {"messages": [{"role": "user", "content": shown}, {"role": "assistant", "content": "Grey."}]},
+        {"messages": turns},
+        {"question": "And this?", "image": "a.png", "answer": "Grey too."},
+        {"question": "And this?", "images": ["b.png"]},
+    ]
+    path = tmp_path / "records.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def test_answers_are_those_of_each_record_alone_and_go_on_after_a_kill(janus: Janus, records: Path, tmp_path: Path):
+    out, told, options = tmp_path / "out" / "answers.jsonl", list[str](), TextOptions(max_tokens=4)
+    questions = Questions.found([str(records)])
+    with pytest.raises(Killed):
+        answer(janus, questions, out, options, Share(), 1, killing(2), told.append)
+    assert answer(janus, questions, out, options, Share(), 2, silent, told.append) == (3, 1)
+    assert told == [told[0]] and "record 4 is left out: there is no image at" in told[0]
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [line["number"] for line in lines] == [0, 1, 2]
+    alone = janus.understand("And this?", [tmp_path / "a.png"], max_tokens=4)
+    assert lines[2]["answer"] == alone and lines[2]["reference"] == "Grey too." and "reference" not in lines[1]
+    # A run can learn from them where they lie.
+    sample = RecordFiles([out]).sample(2)
+    assert sample.messages[-1].text == alone and Path(sample.messages[0].images[0]).resolve() == tmp_path / "a.png"
+
+
+def test_the_commands_do_so_too(
+    checkpoint: Path, prompts: Path, records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = str(tmp_path / "painted")
+    assert main(["generate", "--prompts", str(prompts), "-o", out, "--model", str(checkpoint), "--steps", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": out, "prompts": 5, "failed": 0}
+    answers = str(tmp_path / "answers.jsonl")
+    command = ["understand", "--records", str(records), "-o", answers, "--model", str(checkpoint), "--max-tokens", "2"]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert said.out.strip() == answers and "record 4 is left out" in said.err
+    for wrong in (["generate", "x", "--prompts", str(prompts)], ["generate"], ["understand", "x", "--records", str(records)]):
+        assert main(wrong) == 2
+        assert "give either" in capsys.readouterr().err

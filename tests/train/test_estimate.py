@@ -1,0 +1,111 @@
+"""What `--plan` estimates, against what small models really hold, and by hand at the published sizes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from openjanus.checkpoints.load import load_without_weights
+from openjanus.checkpoints.save import save_checkpoint
+from openjanus.cli import main
+from openjanus.config import PRESETS, LanguageConfig
+from openjanus.errors import ConfigError
+from openjanus.models.janus import JanusModel
+from openjanus.train import estimate as estimates
+from openjanus.train.estimate import estimate, saved_bytes
+from openjanus.train.learner import Learner
+from openjanus.train.overrides import override
+from openjanus.train.recipe import Recipe
+from openjanus.train.recipe_files import load_recipe
+from tiny import tiny_model, tiny_processor
+
+from .on_disk import checkpoint, records
+from .running import ALONE
+
+SEVEN = PRESETS["janus-pro-7b"]
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+def wide_checkpoint(variant: str, folder: Path) -> str:
+    """A checkpoint whose language model is large enough to be what a step is made of."""
+    config = tiny_model(variant).config
+    language = replace(config.language, num_hidden_layers=6, max_position_embeddings=512)
+    save_checkpoint(JanusModel(replace(config, language=language)), tiny_processor(variant), folder)
+    return str(folder)
+
+
+def recipe(name: str, init: str, data: Path, *more: str) -> Recipe:
+    files = records(data, count=12)
+    own = [f"settings.data.understanding={files['understanding']}", f"settings.init={init}", "settings.held_out=0"]
+    plain = ["stages.tune.precision=float32", "settings.base=float32", "stages.tune.batch=4", "stages.tune.micro_batch=4"]
+    return override(load_recipe(str(RECIPES / f"{name}.py")), [*own, *plain, *more])
+
+
+@pytest.mark.parametrize("name", ["finetune_full", "finetune_lora"])
+def test_parameters_and_optimizer_are_those_of_the_run(name: str, variant: str, tmp_path: Path):
+    made = recipe(name, checkpoint(variant, tmp_path / "init"), tmp_path / "data", "stages.tune.ema=0.9")
+    (need,) = estimate(made, 1, 80, 312).stages
+    learner = Learner(made, made.stages[0], ALONE)
+    moving = sum(size for size, _ in learner.sizes.values())
+    assert need.moving == moving and need.parameters == sum(size for _, size in learner.sizes.values())
+    # Scalars that count steps aside.
+    held = [tensor.numel() for key, tensor in learner.tensors().items() if not key.startswith("module.") and tensor.dim()]
+    assert need.optimizer == 4 * sum(held) and need.gradients == 4 * moving
+    (shared,) = estimate(made, 4, 80, 312).stages
+    assert shared.optimizer == need.optimizer // 4 and shared.whole > need.whole
+
+
+@pytest.mark.parametrize("name", ["finetune_full", "finetune_lora"])
+def test_activations_are_near_what_a_step_keeps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = recipe(
+        name,
+        wide_checkpoint("janus", tmp_path / "init"),
+        tmp_path / "data",
+        "settings.context=512",
+        "stages.tune.checkpointing=no",
+    )
+    learner = Learner(made, made.stages[0], ALONE)
+    (batch,) = learner.task.batches(made.stages[0], 0, 0, 1)
+    kept = saved_bytes(lambda: learner.task.losses(batch.content), learner.task.module)
+    # The estimate does not know the records; here they are as long as these.
+    monkeypatch.setattr(estimates, "_tokens", lambda config: {"understanding": batch.tokens // 4})
+    monkeypatch.setattr(estimates, "ANSWER", batch.counts["text"] // 4)
+    (need,) = estimate(made, 1, 80, 312).stages
+    assert need.activations == pytest.approx(kept, rel=0.3)
+
+
+def test_seven_billion_by_hand(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(estimates, "load_without_weights", lambda name: (load_without_weights("janus-tiny")[0], SEVEN))
+    monkeypatch.setattr(estimates, "kept_by_a_block", lambda config, stage, rank: (30.0 * 4096, 4.0 * 4096))
+    full, lora = (estimate(load_recipe(str(RECIPES / f"finetune_{name}.py")), 8, 80, 312).stages[0] for name in ("full", "lora"))
+    assert 7.3e9 < full.parameters < 7.6e9
+    # float32 weights, gradients and AdamW: sixteen bytes a parameter, over eight GPUs.
+    assert full.weights + full.gradients + full.optimizer == pytest.approx(16 * full.moving / 8, rel=0.1)
+    assert lora.weights == pytest.approx((2 * 6.9e9 + 4 * 0.6e9) / 8, rel=0.1) and lora.moving < 0.03 * lora.parameters
+    language: LanguageConfig = SEVEN.language
+    matrices = 32 * language.num_hidden_layers * (4 * 2 * 4096 + 3 * (4096 + 11008))
+    assert lora.moving > matrices
+    # Six products a parameter and token, and two more where blocks run twice.
+    assert lora.seconds < full.seconds < 2 * lora.seconds
+
+
+def test_the_command_prints_it_and_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    command = ["train", str(RECIPES / "finetune_lora.py"), "settings.init=janus-tiny", "--plan", "--gpus", "2", "--memory"]
+    assert main([*command, "80"]) == 0
+    assert "on 2 GPUs of 80 GiB" in (said := capsys.readouterr().out) and "GiB, fits" in said
+    assert main([*command, "0.11", "--json"]) == 0
+    (stage,) = json.loads(capsys.readouterr().out)["stages"]
+    assert stage["fits"] is (stage["total"] <= 0.9 * 0.11 * 2**30)
+    assert main([*command, "0"]) == 2 and "--memory is 0" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert main(["train", "tiny_janus", "--plan"]) == 2
+    assert "--dry-run measures any recipe" in capsys.readouterr().err
+
+
+def test_a_recipe_without_a_checkpoint_is_told_what_measures_it():
+    with pytest.raises(ConfigError, match="--plan counts recipes that start from a checkpoint"):
+        estimate(override(load_recipe(str(RECIPES / "finetune_lora.py")), ["settings.init="]), 1, 80, 312)
