@@ -17,7 +17,7 @@ from openjanus.device import is_shortage
 from openjanus.errors import ConfigError, EngineError, TrainingError
 from openjanus.train.losses import Total, add_up, backward, measure
 from openjanus.train.optimizer import Average, build_optimizers, clip
-from openjanus.train.parallel import World, gathered, spread, whole_tensors
+from openjanus.train.parallel import World, gathered, released, spread, whole_tensors
 from openjanus.train.parts import belongs, freeze, sizes, trainable
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
@@ -103,7 +103,8 @@ class Learner:
         modes = {part: part.training for part in self.task.module.modules()}
         advice = "set validate_every=0 to go on without validation"
         found: dict[str, float] = {}
-        with fitting(f"validation in stage {self.stage.name}", self._world.device, advice), self._averaged():
+        what = f"validation in stage {self.stage.name}"
+        with fitting(what, self._world.device, advice), self._averaged(), released(self.task.module):
             self.task.module.eval()
             for kind, batches in self.task.validation(self.stage, self._world.rank, self._world.size).items():
                 means = measure(self._phases, batches, self.stage, self._world)

@@ -109,6 +109,18 @@ def gathered(module: nn.Module) -> Iterator[None]:
             part.reshard()
 
 
+@contextmanager
+def released(module: nn.Module) -> Iterator[None]:
+    """After the block no process holds parameters of others: a pass without gradients leaves them as they were gathered for it,
+    and the next one would take them for those of now."""
+    try:
+        yield
+    finally:
+        for part in module.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
+
+
 def whole_tensors(module: nn.Module, world: World) -> dict[str, Tensor]:
     """The module's state_dict on the CPU, gathered tensor by tensor; empty on all processes but the first."""
     tensors = {}
