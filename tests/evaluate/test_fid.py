@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from openjanus.errors import CheckpointError, DataError
-from openjanus.evaluate.benchmark import Sample, Settings
+from openjanus.evaluate.benchmark import Case, Sample, Settings
 from openjanus.evaluate.generation.fid import (
     Statistics,
     clean_pixels,
@@ -32,7 +32,7 @@ def test_the_distance_agrees_with_torchmetrics_on_the_same_features():
 
     class Flat(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x.flatten(1)[:, :24].float()
+            return x.flatten(1)[:, :24].float() / 64
 
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(24, 24))
@@ -42,7 +42,7 @@ def test_the_distance_agrees_with_torchmetrics_on_the_same_features():
     metric.set_dtype(torch.float64)
     metric.update(torch.from_numpy(real.reshape(-1, 3, 4, 2)), real=True)
     metric.update(torch.from_numpy(fake.reshape(-1, 3, 4, 2)), real=False)
-    ours = distance(Statistics.of(fake), Statistics.of(real))
+    ours = distance(Statistics.of(fake / 64), Statistics.of(real / 64))
     assert ours == pytest.approx(float(metric.compute()), abs=1e-4)
 
 
@@ -59,7 +59,8 @@ def test_the_distance_of_known_distributions_is_that_of_the_formula():
 
 
 def test_inception_has_the_names_of_the_standard_file():
-    network = Inception().eval()
+    with torch.device("meta"):
+        network = Inception()
     names = network.state_dict()
     assert sum(one.numel() for one in network.parameters()) == 21_785_568  # of the published network, without its classifier
     assert names["Mixed_6b.branch7x7dbl_5.conv.weight"].shape == (192, 128, 1, 7)
@@ -67,16 +68,18 @@ def test_inception_has_the_names_of_the_standard_file():
     assert "Conv2d_1a_3x3.bn.running_mean" in names
 
 
-def test_pooling_is_tensorflows(monkeypatch: pytest.MonkeyPatch):
+def test_pooling_is_tensorflows():
     from openjanus.evaluate.judges import inception
 
     ones = torch.ones(1, 1, 4, 4)
     assert torch.equal(inception._average(ones), ones)  # padding does not count
-    assert [inception.Inception().Mixed_7b.largest, inception.Inception().Mixed_7c.largest] == [False, True]
+    with torch.device("meta"):
+        network = inception.Inception()
+    assert [network.Mixed_7b.largest, network.Mixed_7c.largest] == [False, True]
 
 
 def test_pixels_are_resized_as_floats():
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(90, 160, (64, 64, 3), np.uint8))
     pixels = clean_pixels(image)
     assert pixels.shape == (3, 299, 299) and pixels.min() >= 0 and pixels.max() <= 255
     # Rounded to bytes on the way, which clean-fid warns of, it would be this.
@@ -84,7 +87,7 @@ def test_pixels_are_resized_as_floats():
         np.asarray(image.resize((299, 299), Image.Resampling.BICUBIC), np.float32).transpose(2, 0, 1).copy()
     )
     difference = (pixels - rounded).abs()
-    assert 0 < difference.max() <= 1 and (pixels != pixels.round()).any()
+    assert 0 < difference.max() < 2 and (pixels != pixels.round()).any()
 
 
 def test_the_centre_of_the_long_edge_is_what_is_compared():
@@ -141,7 +144,7 @@ def coco_files(folder: Path, captions: int = 5) -> Path:
     return folder
 
 
-def painted(cases: list, folder: Path) -> dict:
+def painted(cases: list[Case], folder: Path) -> dict[tuple[str, int], Sample]:
     samples = {}
     for number, case in enumerate(cases):
         write_picture(folder / case.files[0], 10 + number)
@@ -149,7 +152,7 @@ def painted(cases: list, folder: Path) -> dict:
     return samples
 
 
-def test_coco_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_coco_from_end_to_end(tmp_path: Path):
     benchmark = COCO30K(Settings())
     cases = benchmark.cases(coco_files(tmp_path))
     assert sorted(case.id for case in cases) == ["0", "1", "2", "3", "4"] and cases[0].text == "picture 0"

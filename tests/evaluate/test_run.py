@@ -65,8 +65,8 @@ def plan(tmp_path: Path, name: str = "run", **settings: Any) -> Plan:
     return Plan(("pope",), tmp_path / name, pope(tmp_path / "data"), Settings(batch=2, **settings))
 
 
-def tiny_run(given: Plan, at: World = World(), reporter: Quiet | None = None) -> Any:
-    return run(given, lambda: tiny.tiny_janus("janus"), at, reporter or Quiet())
+def tiny_run(given: Plan, at: World | None = None, reporter: Quiet | None = None) -> Any:
+    return run(given, lambda: tiny.tiny_janus("janus"), at or World(), reporter or Quiet())
 
 
 def told(folder: Path) -> Any:
@@ -127,7 +127,7 @@ def test_two_processes_cannot_write_the_same_samples(tmp_path: Path):
 
 def test_a_full_disk_says_that_nothing_is_lost(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written.*what was written before is intact"):
+    with pytest.raises(DataError, match=r"cannot be written.*what was written before is intact"):
         append_lines(tmp_path / "file" / "x.jsonl", [{}])
 
 
