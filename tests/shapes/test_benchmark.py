@@ -49,6 +49,9 @@ class Knowing:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
+    def forget(self) -> None:
+        pass
+
     def paint(self, prompt: Sequence[str], options: ImageOptions) -> list[Any]:
         self.batches.append(len(prompt) * options.n)
         assert options.seed is not None

@@ -57,6 +57,8 @@ def sample(
         lacking = set(missing(batch, have))
         if not lacking:
             continue
+        # Nothing of earlier batches may show in this one: another process, or this one after a kill, has not run them.
+        janus.forget()
         made = _paint(batch, janus, samples, settings) if isinstance(batch[0], Painting) else _ask(batch, janus)
         samples.add([one for one in made if (one.case, one.number) in lacking])
         done += len(lacking)
