@@ -10,11 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
+import tiny
+from openjanus.cli.console import Follower
 from openjanus.errors import CheckpointError, DataError
 from openjanus.evaluate.benchmark import Judgement, Sample, Settings
+from openjanus.evaluate.environment import World
 from openjanus.evaluate.generation.geneval import GenEval, colour_classifier, cut_out
 from openjanus.evaluate.generation.geneval_rules import CLASSES, COLOURS, kept, relations, wrong_with
 from openjanus.evaluate.judges.detector import Detected, Detector, detector_pixels, read_out
+from openjanus.evaluate.run import Plan, run
 from openjanus.evaluate.scoring import judged, measured, score_of
 from openjanus.evaluate.tools import JudgeOptions, Tools
 
@@ -355,6 +359,17 @@ def test_the_whole_pipeline_runs_with_small_random_judges(judges: JudgeOptions, 
     again = Tools(tmp_path / "out", JudgeOptions(detector=judges.detector, clip=judges.clip))
     monkeypatch.setattr(Detector, "detect", lambda *_: pytest.fail("looked again"))
     assert judged(benchmark, cases[1:], samples, again) == judgements[1:]
+
+
+def test_prompts_become_a_report_through_model_and_judges(judges: JudgeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("openjanus.evaluate.judges.detector.SHORT", 64)
+    write_lines(tmp_path / "data" / "evaluation_metadata.jsonl", OFFICIAL)
+    plan = Plan(("geneval",), tmp_path / "run", tmp_path / "data", Settings(images_per_prompt=1), judges)
+    (finished,) = run(plan, lambda: tiny.tiny_janus("janus"), World(), Follower(quiet=True))
+    assert finished.result["counted"] == 6 and finished.result["scores"][0]["name"] == "overall"
+    assert json.loads((tmp_path / "run" / "geneval" / "00003" / "metadata.jsonl").read_text()) == OFFICIAL[3]
+    assert (tmp_path / "run" / "geneval" / "00003" / "samples" / "0000.png").is_file()
+    assert "GenEval: 553 prompts" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_features_do_not_depend_on_what_is_beside_them(judges: JudgeOptions, tmp_path: Path):
