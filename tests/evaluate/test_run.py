@@ -188,6 +188,19 @@ def test_two_processes_come_to_what_one_comes_to(tmp_path: Path):
     assert len((tmp_path / "two" / "pope" / "samples-1.jsonl").read_text().splitlines()) == 2
 
 
+def test_no_batch_sees_what_an_earlier_one_left_in_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # A prompt that begins like one of the batch before would be read on from there, which rounds otherwise.
+    engines, understand = [], Janus.understand
+
+    def watched(self: Janus, *given: Any, **settings: Any) -> Any:
+        engines.append(self.engine)
+        return understand(self, *given, **settings)
+
+    monkeypatch.setattr(Janus, "understand", watched)
+    tiny_run(plan(tmp_path))
+    assert len(engines) == 3 and len(set(map(id, engines))) == 3
+
+
 def test_scores_alone_take_no_model(tmp_path: Path):
     given = plan(tmp_path)
     with pytest.raises(DataError, match="has no samples of pope"):
@@ -366,6 +379,7 @@ def shapes_told(folder: Path) -> tuple[Any, list[str]]:
 
 
 @pytest.mark.multiproc
+@pytest.mark.timeout(900)  # five starts of the command, on a machine that others may use too
 @pytest.mark.xdist_group("processes")
 def test_shapes_killed_in_the_middle_and_on_two_processes_agree_to_the_last_digit(tmp_path: Path):
     whole, killed, shared = tmp_path / "whole", tmp_path / "killed", tmp_path / "shared"
