@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from openjanus.evaluate.plots import plot
+from openjanus.evaluate.plots import plot, plots
 from openjanus.evaluate.published import published
 from openjanus.evaluate.report import page, table, write_report
 from openjanus.evaluate.scoring import Score, shown
@@ -117,6 +117,17 @@ def test_plots_put_every_number_on_one_scale():
     zero = 2 * places[0] - places[1]  # 0, 50 and 100 are evenly spread
     assert tick - zero == 4 * (places[0] - zero)
     assert plot([Score("nothing", 0, 0, 0, 1, 1, True)], [{}]).startswith("<svg")
+
+
+def test_scores_of_another_size_have_a_plot_of_their_own():
+    made = [
+        Score(name, value, None, None, 9, 9, True) for name, value in (("sum", 1500), ("rest", 300), ("task", 150), ("none", 0))
+    ]
+    drawn = plots(made, [{}] * 4).split("<br>")
+    assert [[name for name in ("sum", "rest", "task", "none") if f">{name}<" in svg] for svg in drawn] == [
+        ["sum", "rest", "none"],
+        ["task"],
+    ]
 
 
 def test_the_papers_numbers_are_those_of_the_papers():

@@ -6,15 +6,33 @@ from html import escape
 from openjanus.evaluate.scoring import Score, shown
 
 ROW, LABEL, WIDTH, RIGHT = 26, 210, 420, 110  # pixels
+COARSEST = 6  # times the smallest number that shares a plot
 _MARKS = ("#1e88e5", "#43a047", "#fb8c00", "#8e24aa", "#6d4c41", "#546e7a", "#c0ca33")
 INK, GRID = "#212121", "#e0e0e0"
 
 
+def plots(scores: Sequence[Score], published: Sequence[Mapping[str, float]]) -> str:
+    """As few plots as show every score on a scale that suits it: a sum of 2,000 would hide tasks of 200 each."""
+    rows = sorted(zip(scores, published, strict=True), key=lambda row: -_most(*row))
+    drawn = []
+    while rows:
+        scale = _most(*rows[0]) / COARSEST
+        shown_here = [row for row in rows if _most(*row) > scale or not _most(*row)]
+        rows = [row for row in rows if row not in shown_here]
+        # In the order of the table.
+        shown_here.sort(key=lambda row: scores.index(row[0]))
+        drawn.append(plot([score for score, _ in shown_here], [numbers for _, numbers in shown_here]))
+    return "<br>".join(drawn)
+
+
+def _most(score: Score, numbers: Mapping[str, float]) -> float:
+    """The largest number that a row shows."""
+    return max([score.high or score.value, *numbers.values()])
+
+
 def plot(scores: Sequence[Score], published: Sequence[Mapping[str, float]]) -> str:
     """One row a score, all on one scale from 0: ours in black with its interval, the papers' as coloured ticks with a key."""
-    most = max(
-        [max([score.high or score.value, *numbers.values()]) for score, numbers in zip(scores, published, strict=True)] or [1.0]
-    )
+    most = max(_most(score, numbers) for score, numbers in zip(scores, published, strict=True))
     most = most or 1.0
     models = list(dict.fromkeys(model for numbers in published for model in numbers))[: len(_MARKS)]
     height = ROW * (len(scores) + 1) + (ROW if models else 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from openjanus.evaluate.files.finding import read_json
 from openjanus.evaluate.files.records import replace_file, write_json
-from openjanus.evaluate.plots import plot
+from openjanus.evaluate.plots import plots
 from openjanus.evaluate.published import published
 from openjanus.evaluate.scoring import Score, shown
 
@@ -88,7 +88,7 @@ def _section(result: Mapping[str, Any], examples: Mapping[str, Any]) -> str:
         *(f'<p class="warning">{escape(warning)}</p>\n' for warning in result["warnings"]),
     ]
     if scores:
-        parts += [plot(scores, papers), _scores(scores, papers)]
+        parts += [plots(scores, papers), _scores(scores, papers)]
     else:
         parts.append('<p class="warning">There is no score: no sample counts.</p>')
     if result["empty"]:
