@@ -42,6 +42,14 @@ class Janus:
                 self._engine = Engine(self.model, self.processor)
             return self._engine
 
+    def forget(self) -> None:
+        """Drop what earlier requests left behind, so that what comes next is the same to the last digit as in a new process.
+
+        A prompt that begins like an earlier one is read on from there, which rounds otherwise than reading it whole.
+        """
+        with self._lock:
+            self._engine = None
+
     @overload
     def understand(self, question: str, images: Any = ..., *, stream: Literal[True], **settings: Any) -> Iterator[str]: ...
     @overload

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -64,3 +64,19 @@ def _progress_lines(title: str) -> Callable[[int, int], None]:
             print(f"{title}: {done} of {total}, about {left:.0f} s left", file=sys.stderr)
 
     return report
+
+
+class Follower:
+    """Follows a long run on stderr. quiet: another process speaks for this one."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    def note(self, text: str) -> None:
+        """A note, unless quiet."""
+        if not self._quiet:
+            note(text)
+
+    def progress(self, title: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """A bar, unless quiet."""
+        return nullcontext(lambda done, total: None) if self._quiet else progress_bar(title)
