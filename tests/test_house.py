@@ -16,6 +16,7 @@ FLOORS = {
     "config": 0,
     "types": 0,
     "device": 0,
+    "environment": 0.5,  # it picks a device
     "models": 1,
     "processing": 1,
     "kernels": 2,

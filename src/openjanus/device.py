@@ -1,10 +1,4 @@
-"""Where a model runs, in which number format, and whether it was too large for that: people's words and torch's.
-
-And which of several processes this is: torchrun says so in the environment, which is read here alone.
-"""
-
-import os
-from dataclasses import dataclass
+"""Where a model runs, in which number format, and whether it was too large for that: people's words and torch's."""
 
 import torch
 
@@ -18,26 +12,6 @@ DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which of several processes this is, counted from 0, and which of those on this machine. Without torchrun there is one."""
-
-    number: int = 0
-    of: int = 1
-    here: int = 0
-
-    @classmethod
-    def launched(cls) -> "Share":
-        """This process's, as torchrun has told it."""
-        words = ("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")
-        return cls(*(int(os.environ.get(name, alone)) for name, alone in words))
-
-    def device(self, name: str) -> str:
-        """The device of a name for this process: of several with GPUs each has its own."""
-        kind = pick_device(name).type
-        return f"cuda:{self.here}" if kind == "cuda" and self.of > 1 else name
 
 
 def pick_device(name: str | torch.device) -> torch.device:

@@ -7,6 +7,7 @@ import torch
 
 from openjanus.bench.models import random_janus
 from openjanus.engine import threads
+from openjanus.environment import THREADS
 from openjanus.janus import load
 
 CPU = torch.device("cpu")
@@ -18,7 +19,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(threads, "CONTROL", tmp_path)
     monkeypatch.setattr(threads, "MEMBERSHIP", tmp_path / "membership")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
-    for name in threads.OVERRIDES:
+    for name in THREADS:
         monkeypatch.delenv(name, raising=False)
     taken = [16]
     monkeypatch.setattr(torch, "get_num_threads", lambda: taken[-1])

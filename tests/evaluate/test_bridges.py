@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from openjanus.environment import Share
 from openjanus.evaluate.benchmark import Question, Settings
-from openjanus.evaluate.environment import World
 from openjanus.evaluate.samples import Samples
 from openjanus.evaluate.sampling import sample, speaking
 from openjanus.evaluate.understanding.prompts import NO_SYSTEM, ROLES, yes_no
@@ -52,5 +52,5 @@ def test_vlmevalkits_adapter_and_our_harness_come_to_one_answer(checkpoint: Path
 
     case = Question("1", "random", content, (file_image(image),), {}, system_prompt=NO_SYSTEM, max_tokens=TOKENS)
     ours = Samples(tmp_path / "out")
-    sample([case], speaking(load(checkpoint, dtype="float32"), ROLES), ours, Settings(), World())
+    sample([case], speaking(load(checkpoint, dtype="float32"), ROLES), ours, Settings(), Share())
     assert ours.read()["1", 0].text == theirs.strip() != ""

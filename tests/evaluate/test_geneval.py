@@ -12,9 +12,9 @@ from PIL import Image
 
 import tiny
 from openjanus.cli.console import Follower
+from openjanus.environment import Share
 from openjanus.errors import CheckpointError, DataError
 from openjanus.evaluate.benchmark import Judgement, Sample, Settings
-from openjanus.evaluate.environment import World
 from openjanus.evaluate.generation.geneval import GenEval, colour_classifier, cut_out
 from openjanus.evaluate.generation.geneval_rules import CLASSES, COLOURS, kept, relations, wrong_with
 from openjanus.evaluate.judges.detector import Detected, Detector, detector_pixels, read_out
@@ -365,7 +365,7 @@ def test_prompts_become_a_report_through_model_and_judges(judges: JudgeOptions, 
     monkeypatch.setattr("openjanus.evaluate.judges.detector.SHORT", 64)
     write_lines(tmp_path / "data" / "evaluation_metadata.jsonl", OFFICIAL)
     plan = Plan(("geneval",), tmp_path / "run", tmp_path / "data", Settings(images_per_prompt=1), judges)
-    (finished,) = run(plan, lambda: tiny.tiny_janus("janus"), World(), Follower(quiet=True))
+    (finished,) = run(plan, lambda: tiny.tiny_janus("janus"), Share(), Follower(quiet=True))
     assert finished.result["counted"] == 6 and finished.result["scores"][0]["name"] == "overall"
     assert json.loads((tmp_path / "run" / "geneval" / "00003" / "metadata.jsonl").read_text()) == OFFICIAL[3]
     assert (tmp_path / "run" / "geneval" / "00003" / "samples" / "0000.png").is_file()

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 import tiny
+from openjanus.environment import Share
 from openjanus.errors import ConfigError, DataError
 from openjanus.evaluate.benchmark import Painting, Question, Sample, Settings, limited
 from openjanus.evaluate.comparing import compare_runs
-from openjanus.evaluate.environment import World, world
 from openjanus.evaluate.files.records import append_lines, read_lines
 from openjanus.evaluate.fingerprint import fingerprint
 from openjanus.evaluate.run import Plan, run
@@ -65,8 +65,8 @@ def plan(tmp_path: Path, name: str = "run", **settings: Any) -> Plan:
     return Plan(("pope",), tmp_path / name, pope(tmp_path / "data"), Settings(batch=2, **settings))
 
 
-def tiny_run(given: Plan, at: World | None = None, reporter: Quiet | None = None) -> Any:
-    return run(given, lambda: tiny.tiny_janus("janus"), at or World(), reporter or Quiet())
+def tiny_run(given: Plan, at: Share | None = None, reporter: Quiet | None = None) -> Any:
+    return run(given, lambda: tiny.tiny_janus("janus"), at or Share(), reporter or Quiet())
 
 
 def told(folder: Path) -> Any:
@@ -181,9 +181,9 @@ def test_two_processes_come_to_what_one_comes_to(tmp_path: Path):
     tiny_run(plan(tmp_path, "one"))
     shared = plan(tmp_path, "two")
     # The second first: the first waits for nobody then.
-    assert tiny_run(shared, World(1, 2, 1)) == []
+    assert tiny_run(shared, Share(1, 2, 1)) == []
     assert not (tmp_path / "two" / "report.json").exists()
-    tiny_run(shared, World(0, 2, 0))
+    tiny_run(shared, Share(0, 2, 0))
     assert lines(tmp_path / "one") == lines(tmp_path / "two") and told(tmp_path / "one") == told(tmp_path / "two")
     assert len((tmp_path / "two" / "pope" / "samples-1.jsonl").read_text().splitlines()) == 2
 
@@ -207,10 +207,10 @@ def test_scores_alone_take_no_model(tmp_path: Path):
         tiny_run(replace(given, score_only=True))
     tiny_run(given)
     before = told(tmp_path / "run")
-    run(replace(given, score_only=True, data=None), lambda: pytest.fail("loaded"), World(), Quiet())
+    run(replace(given, score_only=True, data=None), lambda: pytest.fail("loaded"), Share(), Quiet())
     assert told(tmp_path / "run") == before
     other = replace(given, score_only=True, settings=Settings(protocol="official"))
-    (finished,) = run(other, lambda: pytest.fail("loaded"), World(), Quiet())
+    (finished,) = run(other, lambda: pytest.fail("loaded"), Share(), Quiet())
     assert "sampled under the protocol vlmevalkit, scored under official" in finished.result["warnings"]
     path = tmp_path / "run" / "pope" / "samples-0.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
@@ -223,7 +223,7 @@ def test_another_run_in_the_folder_is_not_mixed_up_with_this_one(tmp_path: Path)
     with pytest.raises(ConfigError, match="holds another run: seed is 0 there and 1 here"):
         tiny_run(plan(tmp_path, seed=1))
     with pytest.raises(ConfigError, match="the model's fingerprint is"):
-        run(plan(tmp_path), lambda: tiny.tiny_janus("janusflow"), World(), Quiet())
+        run(plan(tmp_path), lambda: tiny.tiny_janus("janusflow"), Share(), Quiet())
 
 
 def test_an_image_that_cannot_be_read_is_a_listed_skip(tmp_path: Path):
@@ -240,7 +240,7 @@ def test_a_question_that_is_too_long_costs_itself_alone(tmp_path: Path):
     cases = [question("a", text="Why?"), question("b", text="word " * 400), question("c", text="How?")]
     cases = [replace(case, max_tokens=2) for case in cases]
     samples = Samples(tmp_path)
-    sample(cases, janus, samples, Settings(), World())
+    sample(cases, janus, samples, Settings(), Share())
     made = samples.read()
     assert "reads at most" in made["b", 0].error and made["a", 0].error == made["c", 0].error == ""
     assert missing(cases, made) == []
@@ -272,7 +272,7 @@ def test_pictures_are_painted_from_their_seeds_and_kept_with_what_belongs_beside
     janus = tiny.tiny_janus("janus")
     case = replace(painting("00000", 2), beside={"00000/metadata.jsonl": "{}\n"})
     samples = Samples(tmp_path)
-    sample([case], janus, samples, Settings(seed=7), World())
+    sample([case], janus, samples, Settings(seed=7), Share())
     made = samples.read()
     assert made["00000", 1] == Sample("00000", 1, image="00000/1.png", seed=8)
     (alone,) = janus.generate("a cat", n=1, seed=8)
@@ -283,36 +283,11 @@ def test_pictures_are_painted_from_their_seeds_and_kept_with_what_belongs_beside
 def test_one_file_for_several_pictures_is_a_sheet(tmp_path: Path):
     janus = tiny.tiny_janus("janus")
     case = Painting("p", "task", "a cat", {}, 4, ("images/p.png",))
-    sample([case], janus, Samples(tmp_path), Settings(), World())
+    sample([case], janus, Samples(tmp_path), Settings(), Share())
     sheet, pictures = Image.open(tmp_path / "images" / "p.png"), janus.generate("a cat", n=4, seed=0)
     width, height = pictures[0].size
     assert sheet.size == (2 * width, 2 * height)
     assert sheet.crop((0, height, width, 2 * height)).tobytes() == pictures[2].tobytes()
-
-
-# -- the environment -----------------------------------------------------------------------
-
-
-def test_the_launchers_words_are_read_and_checked(monkeypatch: pytest.MonkeyPatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    assert world() == World(0, 1, 0) and world().leads
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setenv("RANK", "3")
-    assert world() == World(3, 4, 0) and not world().leads
-    monkeypatch.setenv("RANK", "4")
-    with pytest.raises(ConfigError, match="RANK=4 of WORLD_SIZE=4"):
-        world()
-    monkeypatch.setenv("RANK", "first")
-    with pytest.raises(ConfigError, match="RANK='first'"):
-        world()
-
-
-def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [World(rank, 4, rank).device("auto") for rank in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert World(1, 4, 1).device("cpu") == "cpu" and World().device("auto") == "auto"
 
 
 def test_a_fingerprint_changes_with_the_weights():

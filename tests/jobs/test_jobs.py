@@ -12,7 +12,7 @@ from PIL import Image
 import tiny
 from openjanus.cli import main
 from openjanus.data.records import RecordFiles
-from openjanus.device import Share
+from openjanus.environment import Share
 from openjanus.errors import ConfigError, DataError
 from openjanus.janus import Janus
 from openjanus.jobs.answering import Questions, answer

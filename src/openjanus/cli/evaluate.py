@@ -102,15 +102,15 @@ def evaluate(
         return
     if not benchmark:
         raise PromptError(f"no benchmark was named; name one or more of {NAMES}")
+    from openjanus.environment import Share
     from openjanus.evaluate.benchmark import Settings
-    from openjanus.evaluate.environment import world
     from openjanus.evaluate.run import Plan, run
     from openjanus.evaluate.tools import JudgeOptions
 
-    here = world()
+    here = Share.launched()
     if output is None and (score_only or here.size > 1):
         raise PromptError("samples need a folder for this; name one with -o")
-    place = here.device(device)
+    place = str(here.device(device))
     settings = Settings(protocol, seed, limit, images_per_prompt, batch, guidance, temperature, steps)
     judges = JudgeOptions(judge, vqa, detector, clip, inception, reference, place, timeout)
     with TemporaryDirectory(prefix="openjanus-") as kept_nowhere:

@@ -83,12 +83,12 @@ def _paint_file(
 ) -> None:
     """Paint a file's prompts, or this process's share of them; ends with 1 if some cannot be painted."""
     from openjanus.cli.console import load_model, note, progress_bar
-    from openjanus.device import Share
+    from openjanus.environment import Share
     from openjanus.jobs.painting import paint, read_prompts
 
     wanted, share = read_prompts(prompts), Share.launched()
     model, device, *others = loaded
-    janus = load_model(model, share.device(str(device)), *others)  # type: ignore[arg-type]
+    janus = load_model(model, str(share.device(device)), *others)  # type: ignore[arg-type]
     with progress_bar("painting") as progress:
         done, failed = paint(janus, wanted, output, asked, share, batch, progress, note)
     print(json.dumps({"folder": str(output), "prompts": done, "failed": failed}) if as_json else output)

@@ -81,12 +81,12 @@ def _answer_files(
 ) -> None:
     """Answer the records of files, or this process's share of them; ends with 1 if some cannot be answered."""
     from openjanus.cli.console import load_model, note, progress_bar
-    from openjanus.device import Share
+    from openjanus.environment import Share
     from openjanus.jobs.answering import Questions, answer
 
     questions, share = Questions.found(records), Share.launched()
     model, device, *others = loaded
-    janus = load_model(model, share.device(str(device)), *others)  # type: ignore[arg-type]
+    janus = load_model(model, str(share.device(device)), *others)  # type: ignore[arg-type]
     with progress_bar("answering") as progress:
         done, failed = answer(janus, questions, output, asked, share, batch, progress, note)
     print(json.dumps({"path": str(output), "records": done, "failed": failed}) if as_json else output)

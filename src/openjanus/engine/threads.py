@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from openjanus.environment import threads_are_chosen
+
 CONTROL = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
-OVERRIDES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def settle_threads(device: torch.device) -> None:
@@ -19,7 +20,7 @@ def settle_threads(device: torch.device) -> None:
     every layer. Fewer, as somebody has chosen with `torch.set_num_threads`, stay; a number in OMP_NUM_THREADS or
     MKL_NUM_THREADS stands whatever it is.
     """
-    if device.type == "cpu" and not any(os.environ.get(name) for name in OVERRIDES):
+    if device.type == "cpu" and not threads_are_chosen():
         torch.set_num_threads(min(torch.get_num_threads(), processors()))
 
 

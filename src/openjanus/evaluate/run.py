@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import torch
 
+from openjanus.environment import Share
 from openjanus.errors import ConfigError, DataError, JanusError
 from openjanus.evaluate.benchmark import Benchmark, Case, Judgement, Settings, limited
 from openjanus.evaluate.catalogue import benchmark_of
-from openjanus.evaluate.environment import World
 from openjanus.evaluate.examples import write_examples
 from openjanus.evaluate.files.finding import check_ids, read_json
 from openjanus.evaluate.files.records import write_json
@@ -58,7 +58,7 @@ class Finished:
     seconds: float
 
 
-def run(plan: Plan, load: Callable[[], Janus], world: World, reporter: Reporter) -> list[Finished]:
+def run(plan: Plan, load: Callable[[], Janus], share: Share, reporter: Reporter) -> list[Finished]:
     """Run benchmarks and write results and report into the folder; [] on all processes but the first.
 
     Data is checked before the model is loaded. Errors: DataError (files, disk), ConfigError (another run is in the folder),
@@ -68,20 +68,20 @@ def run(plan: Plan, load: Callable[[], Janus], world: World, reporter: Reporter)
     about: list[dict[str, Any]] = [dict(stored) for _, _, stored in prepared]
     spent: dict[str, float] = {}
     if not plan.score_only:
-        _look_for_judges(prepared, plan, world, reporter)
+        _look_for_judges(prepared, plan, share, reporter)
         janus = load()
-        about = [_settle(benchmark, janus, plan, world, reporter) for benchmark, _, _ in prepared]
+        about = [_settle(benchmark, janus, plan, share, reporter) for benchmark, _, _ in prepared]
         for benchmark, cases, _ in prepared:
             begun = time.monotonic()
-            samples = Samples(plan.folder / benchmark.name, world.rank)
+            samples = Samples(plan.folder / benchmark.name, share.rank)
             with samples.locked(), reporter.progress(benchmark.name) as progress:
-                sample(cases, speaking(janus, benchmark.roles), samples, benchmark.settings, world, progress)
+                sample(cases, speaking(janus, benchmark.roles), samples, benchmark.settings, share, progress)
             spent[benchmark.name] = time.monotonic() - begun
-    if not world.leads:
+    if not share.leads:
         return []
     finished = []
     for (benchmark, cases, _), told in zip(prepared, about, strict=True):
-        one = _score(benchmark, cases, told, plan, world, reporter)
+        one = _score(benchmark, cases, told, plan, share, reporter)
         finished.append(replace(one, seconds=one.seconds + spent.get(benchmark.name, 0.0)))
     write_report(plan.folder)
     return finished
@@ -106,9 +106,9 @@ def _prepare(name: str, plan: Plan) -> tuple[Benchmark, list[Case], Mapping[str,
     return benchmark, cases, stored
 
 
-def _look_for_judges(prepared: Sequence[tuple[Benchmark, list[Case], Any]], plan: Plan, world: World, reporter: Reporter) -> None:
+def _look_for_judges(prepared: Sequence[tuple[Benchmark, list[Case], Any]], plan: Plan, share: Share, reporter: Reporter) -> None:
     """Say what scoring will lack now, and not after hours; samples are worth making all the same."""
-    if not world.leads:
+    if not share.leads:
         return
     for benchmark, _, _ in prepared:
         try:
@@ -117,7 +117,7 @@ def _look_for_judges(prepared: Sequence[tuple[Benchmark, list[Case], Any]], plan
             reporter.note(f"{benchmark.name} will be sampled, and can be scored later with --score-only: {error}")
 
 
-def _settle(benchmark: Benchmark, janus: Janus, plan: Plan, world: World, reporter: Reporter) -> dict[str, Any]:
+def _settle(benchmark: Benchmark, janus: Janus, plan: Plan, share: Share, reporter: Reporter) -> dict[str, Any]:
     """Write settings.json, or hold it against what is there; ConfigError if that is another run."""
     benchmark.fit(janus.processor.images.config.image_size)
     settings = replace(benchmark.settings, protocol=benchmark.protocol)
@@ -138,10 +138,10 @@ def _settle(benchmark: Benchmark, janus: Janus, plan: Plan, world: World, report
                 f"{path.parent} holds another run: {place} is {then!r} there and {now!r} here; "
                 "give the same settings, or choose another folder with -o"
             )
-        if world.leads:
+        if share.leads:
             reporter.note(f"{benchmark.name}: going on with the samples in {path.parent}")
         return dict(before)
-    if world.leads:
+    if share.leads:
         write_json(path, about)
     return about
 
@@ -169,12 +169,12 @@ def _versions() -> dict[str, str]:
 
 
 def _score(
-    benchmark: Benchmark, cases: Sequence[Case], about: Mapping[str, Any], plan: Plan, world: World, reporter: Reporter
+    benchmark: Benchmark, cases: Sequence[Case], about: Mapping[str, Any], plan: Plan, share: Share, reporter: Reporter
 ) -> Finished:
     started = time.monotonic()
     folder = plan.folder / benchmark.name
-    samples = Samples(folder, world.rank)
-    have = whole(cases, samples) if world.size == 1 else wait(cases, samples, reporter.note)
+    samples = Samples(folder, share.rank)
+    have = whole(cases, samples) if share.size == 1 else wait(cases, samples, reporter.note)
     tools = Tools(folder, plan.judges)
     judgements = judged(benchmark, cases, have, tools)
     warnings = benchmark.warnings(cases)

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from PIL import Image
 
+from openjanus.environment import Share
 from openjanus.errors import DataError, ImageError, PromptError
 from openjanus.evaluate.benchmark import Case, Painting, Question, Sample, Settings
-from openjanus.evaluate.environment import World
 from openjanus.evaluate.samples import Key, Samples, missing
 from openjanus.janus import Janus
 from openjanus.types import ImageOptions
@@ -45,15 +45,15 @@ def sample(
     janus: Janus,
     samples: Samples,
     settings: Settings,
-    world: World,
+    share: Share,
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Make and keep what is missing of this process's share of the samples. progress counts samples of the share."""
     have = samples.read()
-    share = [batch for number, batch in enumerate(batches(cases, settings.batch)) if number % world.size == world.rank]
-    total = sum(case.count for batch in share for case in batch)
-    done = total - sum(len(missing(batch, have)) for batch in share)
-    for batch in share:
+    own = [batch for number, batch in enumerate(batches(cases, settings.batch)) if number % share.size == share.rank]
+    total = sum(case.count for batch in own for case in batch)
+    done = total - sum(len(missing(batch, have)) for batch in own)
+    for batch in own:
         lacking = set(missing(batch, have))
         if not lacking:
             continue

@@ -17,6 +17,7 @@ from PIL import Image
 from openjanus.data.shapes import CANVAS, Scene, draw, relations
 from openjanus.data.shapes_compositions import NUMBERS, TASKS, Composition, plural
 from openjanus.data.shapes_questions import KINDS
+from openjanus.environment import Share
 from openjanus.errors import PromptError
 from openjanus.evaluate.benchmark import (
     Benchmark,
@@ -32,7 +33,6 @@ from openjanus.evaluate.benchmark import (
     mean,
     mean_of_tasks,
 )
-from openjanus.evaluate.environment import World
 from openjanus.evaluate.intervals import Score, score
 from openjanus.evaluate.samples import Samples
 from openjanus.evaluate.sampling import Progress, sample, whole
@@ -276,6 +276,6 @@ def run_benchmark(
     started = time.monotonic()
     with TemporaryDirectory(prefix="openjanus-") as folder:
         samples = Samples(Path(folder))
-        sample(cases, janus, samples, benchmark.settings, World(), progress)
+        sample(cases, janus, samples, benchmark.settings, Share(), progress)
         judgements = judged(benchmark, cases, whole(cases, samples), Tools(Path(folder)))
     return report_of(janus.name, benchmark, judgements, time.monotonic() - started)

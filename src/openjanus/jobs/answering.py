@@ -10,8 +10,8 @@ from openjanus.data.conversations import to_question, to_record
 from openjanus.data.formats.opening import open_records
 from openjanus.data.formats.record_file import RecordFile
 from openjanus.data.samples import Sample
-from openjanus.device import Share
 from openjanus.engine.request import TextRequest
+from openjanus.environment import Share
 from openjanus.errors import DataError, JanusError
 from openjanus.janus import Janus
 from openjanus.jobs.results import Results
@@ -66,7 +66,7 @@ def answer(
     """
     settings = {"count": len(questions), "model": janus.name, "options": vars(options)}
     with Results(output, share, settings) as kept:
-        every = range(share.number, len(questions), share.of)
+        every = range(share.rank, len(questions), share.size)
         own = [number for number in every if number not in kept.done]
         asked: dict[int, tuple[tuple[Message, ...], str]] = {}
         failed = 0

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openjanus.data.forms import TEXTS
-from openjanus.device import Share
 from openjanus.engine.request import ImageRequest, Picture
+from openjanus.environment import Share
 from openjanus.errors import DataError, JanusError
 from openjanus.janus import Janus
 from openjanus.jobs.results import Results, writing
@@ -83,8 +83,8 @@ def paint(
     texts = blake2b(repr([(one.number, one.text, one.images, one.seed) for one in wanted]).encode(), digest_size=8)
     settings = {"prompts": texts.hexdigest(), "model": janus.name, "options": vars(options)}
     with Results(folder / RECORDS, share, settings) as kept:
-        own = [one for one in wanted[share.number :: share.of] if one.number not in kept.done]
-        total = len(wanted[share.number :: share.of])
+        own = [one for one in wanted[share.rank :: share.size] if one.number not in kept.done]
+        total = len(wanted[share.rank :: share.size])
         failed = 0
 
         def request(one: Wanted) -> ImageRequest:

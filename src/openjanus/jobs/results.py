@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from openjanus.device import Share
+from openjanus.environment import Share
 from openjanus.errors import ConfigError, JanusError
 
 # Which of the inputs a result is of; its last line of several says so.
@@ -27,7 +27,7 @@ class Results:
 
         settings: what the results depend on; ConfigError if those that are there came of others.
         """
-        self.path = path if share.of == 1 else path.with_name(f"{path.stem}-{share.number}{path.suffix}")
+        self.path = path if share.size == 1 else path.with_name(f"{path.stem}-{share.rank}{path.suffix}")
         self.done: set[int] = set()
         with writing(self.path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Processes, and a module spread over them. Everything here is applied from outside; models know nothing of it.
 
-torchrun starts the processes and says who is who (device.py). Without it there is one.
+torchrun starts the processes and says who is who (environment.py). Without it there is one.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from openjanus.device import Share, pick_device
+from openjanus.environment import Share
 from openjanus.train.parts import trainable
 from openjanus.train.stage import Stage
 from openjanus.train.task import Task
@@ -55,8 +55,8 @@ class World:
 def joined(device: str = "auto") -> Iterator[World]:
     """The world this process belongs to, for the length of the block; ConfigError for a device that is not here."""
     share = Share.launched()
-    place = pick_device(share.device(device))
-    if share.of == 1:
+    place = share.device(device)
+    if share.size == 1:
         yield World(0, 1, place)
         return
     if place.type == "cuda":
@@ -64,7 +64,7 @@ def joined(device: str = "auto") -> Iterator[World]:
     # gloo beside nccl carries the small values that live on the CPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     try:
-        world = World(share.number, share.of, place)
+        world = World(share.rank, share.size, place)
         yield world
         # Who leaves while others still talk makes them fail. After an error nobody waits: the others may never come.
         world.barrier()

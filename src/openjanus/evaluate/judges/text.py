@@ -7,8 +7,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from openjanus.environment import judge_key
 from openjanus.errors import ConfigError, JanusError
-from openjanus.evaluate.environment import judge_key
 
 TRIES = 3
 
