@@ -209,7 +209,8 @@ class Guard:
             **({"code": code} if code else {}),
             **visit.notes,
         }
-        quiet = path in ("/health", "/ready", "/metrics") or path == "other"
+        # Probes, and the parts of a page.
+        quiet = visit.scope["method"] == "GET" and not path.startswith("/v1/")
         log.log(logging.DEBUG if quiet and visit.status < 400 else logging.INFO, json.dumps(line))
 
 
