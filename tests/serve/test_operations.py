@@ -1,5 +1,6 @@
 """Who may ask, how often, how much; what the server says of itself; how it stops."""
 
+import asyncio
 import json
 import logging
 import os
@@ -15,10 +16,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from openjanus.engine.engine import EngineOptions
 from openjanus.errors import ConfigError
-from openjanus.serve.guard import Rates
+from openjanus.serve.guard import Guard, Rates
 from openjanus.serve.metrics import Metrics
 from openjanus.serve.refusals import Refusal
 from openjanus.serve.settings import Limits, ServeSettings
@@ -160,6 +164,31 @@ def test_a_request_that_takes_too_long_ends():
         answer = live.post("/v1/images/generations", json={**LONG, "n": 10})
         assert answer.status_code == 504 and answer.json()["error"]["code"] == "timeout"
         assert live.settles()
+
+
+def test_an_answer_that_takes_longer_than_a_body_may_is_not_cut_off():
+    """The page's streams are read so: they ask again and again whether anybody is still there."""
+    told: list[bool] = []
+
+    async def patient(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            told.append(await Request(scope, receive).is_disconnected())
+            await asyncio.sleep(0.05)
+        await Response("done")(scope, receive, send)
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    guard = Guard(patient, ServeSettings(limits=Limits(body_seconds=0.01)), Metrics())
+    scope = {"type": "http", "method": "GET", "path": "/stream", "headers": [], "client": ("127.0.0.1", 1)}
+    asyncio.run(guard(scope, receive, send))
+    assert told == [False] * 3 and sent[0]["status"] == 200
 
 
 # -- what it says of itself ----------------------------------------------------------

@@ -156,6 +156,8 @@ def test_a_picture_is_watched_while_it_is_painted_and_then_used_in_the_chat(fres
     fresh.until(lambda: not fresh.status().strip())
     # In the painter's message and in the question.
     assert fresh.page.locator("#chat img").count() >= 2
+    shares = fresh.page.locator("#chat [aria-label=Share], #chat [title=Share]")
+    assert not any(share.is_visible() for share in shares.all()), "nothing offers to send a picture elsewhere"
     fresh.keep("used")
 
 

@@ -106,7 +106,7 @@ def chat_routes(service: Service) -> APIRouter:
         work = service.take(worker, requests)
         if asked.stream:
             events = _stream(work, head, notes, bool(asked.stream_options and asked.stream_options.include_usage))
-            return EventStream(request, await begun(request, events), service.settings.limits.seconds)
+            return EventStream(request, await begun(request, events))
         answers = await while_connected(request.receive, _answers(work))
         usage = _usage(answers)
         notes["completion_tokens"] = usage["completion_tokens"]

@@ -26,7 +26,8 @@ from openjanus.serve.settings import ServeSettings
 log = logging.getLogger("openjanus.serve")
 
 # Asked by machines that watch the server; a link to a picture is a secret of its own.
-OPEN = ("/health", "/ready", "/pictures/")
+OPEN = ("/health", "/ready")
+LINKS = "/pictures/"
 # What makes a model work: the paths that rates and concurrency are counted for.
 WORK = ("/v1/chat/completions", "/v1/images/generations", "/understand_image_and_question/", "/generate_images/")
 PAGE_WORK = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/upload")
@@ -120,15 +121,19 @@ class Guard:
             await self.app(scope, limited, visit.send)
             return
         visit.extra = self.rates.enter(visit.caller, time.monotonic())
+        limits = self.settings.limits
         try:
-            await self.app(scope, limited, visit.send)
+            # Who works has ended by then: what still runs is a client that does not read.
+            await asyncio.wait_for(self.app(scope, limited, visit.send), limits.seconds + limits.body_seconds + 60)
+        except asyncio.TimeoutError:
+            raise ClientGone from None
         finally:
             self.rates.leave(visit.caller)
 
     def _caller(self, scope: Scope, headers: dict[str, str], path: str) -> str:
         """A name for whoever asks: the number of its key, or its address where no keys are. Refusal 401 without a key."""
         address = (scope.get("client") or ("local", 0))[0]
-        if not self._digests or path.startswith(OPEN) or _is_preflight(scope, headers):
+        if not self._digests or path in OPEN or path.startswith(LINKS) or _is_preflight(scope, headers):
             return f"address {address}"
         given = sha256(_key_in(headers.get("authorization", "")).encode("utf-8", "replace")).digest()
         # All are compared, each in the same time, so that how long it takes tells nothing.
@@ -159,6 +164,8 @@ class Guard:
         too_large = Refusal(
             413, f"the body has more than {limits.body_bytes:,} bytes; send less, or smaller images", "body_too_large"
         )
+        if "content-length" not in visit.headers and "transfer-encoding" not in visit.headers:
+            return receive  # no body; what is received is that the client has left
         length = int(visit.headers.get("content-length", "0")[:20])  # the HTTP parser lets only digits through
         if length > limits.body_bytes:
             if length < 4 * limits.body_bytes:

@@ -99,7 +99,7 @@ def image_routes(service: Service) -> APIRouter:
         previews = (asked.partial_images or 0) if asked.stream else 0
         work = service.take(painting.worker, [ImageRequest(asked.prompt, one, previews) for one in painting.options])
         if asked.stream:
-            return EventStream(request, await begun(request, _stream(work, painting)), service.settings.limits.seconds)
+            return EventStream(request, await begun(request, _stream(work, painting)))
         files = await while_connected(request.receive, _files(work, painting))
         data = [
             await _entry(service, request, painting, file, one.seed) for file, one in zip(files, painting.options, strict=True)

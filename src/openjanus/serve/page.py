@@ -27,11 +27,14 @@ from openjanus.serve.sources import small_image
 from openjanus.serve.worker import Worker
 from openjanus.types import ImageOptions, Message, Prompt, TextOptions
 
+KEPT = 50  # pictures of a visitor
 PREVIEWS = 8  # unfinished pictures that are shown of each
 SPEAK_EVERY = 0.2  # seconds between two updates of the page
 FILES = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"]
 STYLE = """
 footer { display: none !important; }
+/* It would send the picture to a company. */
+#chat button[aria-label="Share"], #chat button[title="Share"] { display: none !important; }
 .status { min-height: 1.6em; } .status progress { width: 100%; height: .5em; }
 .status .trouble { color: var(--error-text-color, #b91c1c); }
 """
@@ -116,7 +119,7 @@ class Page:
             talk.status = ""
         except (JanusError, Refusal) as error:
             del talk.shown[before:]
-            talk.trouble(_words(error))
+            talk.trouble(_words(error) + (" A new conversation begins with nothing to remember." if talk.messages else ""))
             yield *_shown(talk), {"text": text, "files": files}
             return
         finally:
@@ -197,6 +200,7 @@ class Page:
         for which in sorted(finished):
             talk.pictures.append(finished[which])
             talk.files.append(talk.unfinished[which])
+        del talk.pictures[:-KEPT], talk.files[:-KEPT]
 
     async def _read(self, worker: Worker, talk: Talk, text: str, files: Sequence[str]) -> tuple[Message, Prompt]:
         limits = self._service.settings.limits

@@ -54,15 +54,14 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, request: Request, events: AsyncIterator[bytes], seconds: float) -> None:
-        """seconds: after which it ends whatever happens, such as a client that does not read."""
+    def __init__(self, request: Request, events: AsyncIterator[bytes]) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._request, self._events, self._seconds = request, events, seconds
+        self._request, self._events = request, events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await while_connected(receive, asyncio.wait_for(self._stream(send), self._seconds))
+        await while_connected(receive, self._stream(send))
 
     async def _stream(self, send: Send) -> None:
         events = _lively(self._events)
