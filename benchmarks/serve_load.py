@@ -4,8 +4,8 @@
 
 Starts `openjanus serve` on a free port of 127.0.0.1, asks each of its questions and prompts once, one after the other, and then
 lets the clients ask them at random for so long (before that one client, alone, for a third of it). Some clients leave in the
-middle of an answer. Prints one JSON object. An answer that differs from the one it got alone is counted as crossed: texts must be
-equal, pictures within a mean of two levels of 255, the rounding of kernels for more rows; different pictures are tens apart.
+middle of an answer. Prints one JSON object. An answer that is not the one it got alone, but another's, is counted as crossed;
+one that is nobody's, as changed: rounding depends on what a prompt's beginning was read beside, and may flip a choice.
 """
 
 import argparse
@@ -91,10 +91,10 @@ def _pixels(data: str) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two answers are the same, pictures up to rounding."""
-    if isinstance(one, str):
-        return bool(one == other)
-    return len(one) == len(other) and all(np.abs(a - b).mean() < 2 for a, b in zip(one, other, strict=True))
+    """Whether two answers are the same, pictures up to a mean of a fifth of a level."""
+    if isinstance(one, str) or isinstance(other, str):
+        return isinstance(one, str) and isinstance(other, str) and one == other
+    return len(one) == len(other) and all(np.abs(a - b).mean() < 0.2 for a, b in zip(one, other, strict=True))
 
 
 @dataclass
@@ -105,7 +105,8 @@ class Tally:
     left: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
-    crossed: list[dict[str, Any]] = field(default_factory=list)
+    crossed: list[str] = field(default_factory=list)
+    changed: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -140,7 +141,12 @@ def busy(url: str, alone: list[tuple[Job, Any]], tally: Tally, until: float, see
                     tally.done += 1
                     tally.seconds.append(time.monotonic() - began)
                     if not same(found, expected):
-                        tally.crossed.append({"path": job.path, "body": str(job.body)[-200:]})
+                        what = f"{job.path} {str(job.body)[-120:]}"
+                        # A word that several answers are alike in tells nothing.
+                        if sum(same(found, other) for one, other in alone if one.path == job.path) == 1:
+                            tally.crossed.append(what)
+                        else:
+                            tally.changed[job.path] += 1
 
 
 def load(url: str, alone: list[tuple[Job, Any]], clients: int, seconds: float) -> tuple[Tally, float]:
@@ -213,6 +219,7 @@ def main() -> None:
         "refused": dict(tally.statuses),
         "errors": tally.errors,
         "crossed": tally.crossed,
+        "changed": dict(tally.changed),
         "median_s": round(median(tally.seconds), 2) if tally.seconds else None,
         "answers_per_s": {"together": round(together, 2), "one_at_a_time": round(single, 2)},
         "ratio": round(together / single, 2) if single else None,

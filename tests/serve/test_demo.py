@@ -11,16 +11,18 @@ from serve.live import SHAPES, Live
 
 
 def test_a_question_about_an_image_is_answered(live: Live):
+    own = live.own()
     files = {"file": ("shapes.png", SHAPES.read_bytes(), "image/png")}
     asked = {"question": "How many circles are there?", "seed": 3, "top_p": 0.9, "temperature": 0.0}
     answer = live.post("/understand_image_and_question/", files=files, data=asked)
-    assert answer.json() == {"response": live.janus.understand("How many circles are there?", [SHAPES])}
+    assert answer.json() == {"response": own.understand("How many circles are there?", [SHAPES])}
     usual = live.post("/understand_image_and_question/", files=files, data={"question": "How many circles are there?"})
-    warm = live.janus.understand("How many circles are there?", [SHAPES], seed=42, top_p=0.95, temperature=0.1)
+    warm = own.understand("How many circles are there?", [SHAPES], seed=42, top_p=0.95, temperature=0.1)
     assert usual.json() == {"response": warm}
 
 
 def test_five_pictures_come_as_the_parts_of_one_body(live: Live):
+    own = live.own()
     answer = live.post("/generate_images/", data={"prompt": "a red circle", "guidance": 3.0})
     head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
     message = message_from_bytes(head + answer.content)
@@ -28,7 +30,7 @@ def test_five_pictures_come_as_the_parts_of_one_body(live: Live):
     parts = [part for part in message.walk() if part.get_content_type() == "image/png"]
     pictures = [Image.open(BytesIO(part.get_payload(decode=True))) for part in parts]
     assert [picture.size for picture in pictures] == [(1024, 1024)] * 5
-    expected = live.janus.generate("a red circle", n=5, seed=12345, guidance=3.0)
+    expected = own.generate("a red circle", n=5, seed=12345, guidance=3.0)
     for picture, own in zip(pictures, expected, strict=True):
         large = np.asarray(own.resize((1024, 1024), Image.Resampling.LANCZOS)).astype(int)
         assert np.abs(np.asarray(picture).astype(int) - large).mean() < 1

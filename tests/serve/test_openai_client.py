@@ -56,19 +56,21 @@ def test_the_models_are_listed(live: Live):
 
 
 def test_an_answer_is_the_models_own(live: Live):
+    own = live.own()
     answer = live.client().chat.completions.create(
         model=live.name, messages=[user(text_part(QUESTION), image_part())], max_tokens=12
     )
-    assert answer.choices[0].message.content == live.janus.understand(QUESTION, [SHAPES], max_tokens=12)
+    assert answer.choices[0].message.content == own.understand(QUESTION, [SHAPES], max_tokens=12)
     assert answer.choices[0].message.role == "assistant" and answer.choices[0].finish_reason in ("stop", "length")
     assert answer.usage and answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
     assert answer.usage.completion_tokens > 0
-    assert answer.usage.prompt_tokens > live.janus.processor.slots_per_image
+    assert answer.usage.prompt_tokens > own.processor.slots_per_image
 
 
 def test_several_images_and_turns_are_read(live: Live):
     from openjanus.types import Message, TextOptions
 
+    own = live.own()
     red, blue = Image.new("RGB", (50, 40), "red"), Image.new("RGB", (40, 50), "blue")
     turns = [
         {"role": "system", "content": "Answer briefly."},
@@ -83,7 +85,7 @@ def test_several_images_and_turns_are_read(live: Live):
         Message("assistant", "The first."),
         Message("user", "And the other?"),
     ]
-    assert answer.choices[0].message.content == "".join(live.janus.chat(messages, TextOptions(8))).strip()
+    assert answer.choices[0].message.content == "".join(own.chat(messages, TextOptions(8))).strip()
 
 
 def test_an_answer_can_be_sent_back_as_it_came(live: Live):
@@ -110,6 +112,7 @@ def test_a_stream_comes_to_the_same_in_pieces(live: Live):
 
 
 def test_several_answers_are_drawn_from_seeds_that_follow_each_other(live: Live):
+    own = live.own()
     client = live.client()
     hot: dict[str, Any] = {"model": live.name, "messages": [user("Hello")], "max_tokens": 10, "temperature": 1.8, "top_p": 0.95}
     three = client.chat.completions.create(**hot, n=3, seed=5)
@@ -117,7 +120,7 @@ def test_several_answers_are_drawn_from_seeds_that_follow_each_other(live: Live)
     assert [choice.index for choice in three.choices] == [0, 1, 2]
     alone = [client.chat.completions.create(**hot, seed=5 + i).choices[0].message.content for i in range(3)]
     assert texts == alone and len(set(texts)) > 1
-    direct = live.janus.understand("Hello", max_tokens=10, temperature=1.8, top_p=0.95, seed=6)
+    direct = own.understand("Hello", max_tokens=10, temperature=1.8, top_p=0.95, seed=6)
     assert texts[1] == direct
     streamed: dict[int, str] = {}
     for chunk in client.chat.completions.create(**hot, n=3, seed=5, stream=True):
@@ -138,10 +141,11 @@ def test_an_answer_ends_before_a_stop_string(live: Live):
 
 
 def test_pictures_are_the_models_own(live: Live):
+    own = live.own()
     extra = {"seed": 3, "guidance_scale": 2.0, **quick(live)}
     result = live.client().images.generate(model=live.name, prompt="a red circle", n=2, size=live.worker.size, extra_body=extra)
     assert result.data and len(result.data) == 2
-    expected = live.janus.generate("a red circle", n=2, seed=3, guidance=2.0, **quick(live))
+    expected = own.generate("a red circle", n=2, seed=3, guidance=2.0, **quick(live))
     for entry, picture in zip(result.data, expected, strict=True):
         image = opened(entry.b64_json or "")
         assert np.array_equal(np.asarray(image), np.asarray(picture))
@@ -160,6 +164,7 @@ def test_pictures_come_in_the_format_that_was_asked_for(live: Live, kind: str):
 
 
 def test_a_picture_is_shown_while_it_is_painted(live: Live):
+    own = live.own()
     extra = {"seed": 1, **({"steps": 8} if live.worker.takes_steps else {})}
     events = list(
         live.client().images.generate(prompt="a blue star", model=live.name, stream=True, partial_images=3, extra_body=extra)
@@ -169,7 +174,7 @@ def test_a_picture_is_shown_while_it_is_painted(live: Live):
     pictures = [np.asarray(opened(event.b64_json)).astype(int) for event in events]
     distances = [np.abs(one - pictures[-1]).mean() for one in pictures]
     assert distances == sorted(distances, reverse=True) and distances[0] > distances[-2] > 0
-    expected = live.janus.generate("a blue star", **extra)[0]
+    expected = own.generate("a blue star", **extra)[0]
     assert np.array_equal(pictures[-1], np.asarray(expected))
     assert events[-1].usage.output_tokens > 0
 
