@@ -101,7 +101,7 @@ def serve(
         drain_seconds,
     )
     bound = listen(settings)  # a port that is taken is told before a large model is loaded
-    named: list[str | None] = [*(model or [None])]
+    named: list[str | None] = list(model) if model else [None]
     loaded = [(_name(name), load_model(name, device, dtype, quantize)) for name in named]
     app = create_app(loaded, settings, EngineOptions(lanes=rows))
     if page:

@@ -338,7 +338,7 @@ def _build(service: Service) -> gr.Blocks:
         shown = [chat, gallery, status]
         settings = [n, guidance, temperature, steps]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        running = [
+        running: Any = [
             written.submit(page.ask, [written, talk, model, answer_temperature, tokens, seed], [*shown, written], **quiet),
             paint.click(page.paint, [written, talk, model, *settings, seed], shown, **quiet),
             again.click(page.again, [talk, model, *settings], shown, **quiet),
