@@ -188,10 +188,25 @@ def test_painting_stops_when_told_and_frees_the_model(fresh: Visit):
         fresh.press("stop")
         fresh.until(lambda: "stopped" in fresh.status())
         assert fresh.live.settles(5), "long before it would have been done"
+        time.sleep(1)
+    assert "stopped" in fresh.status(), "nothing comes after it"
+    assert not fresh.page.get_by_text("Error", exact=True).count()
+    assert "Paint: a blue star" in fresh.page.locator("#chat").inner_text()
     fresh.keep("stopped")
     fresh.write("a red circle")
     fresh.press("paint")
     fresh.sees("Painted from seed")
+
+
+def test_an_answer_stops_when_told_and_is_kept_as_far_as_it_came(fresh: Visit):
+    with slowly(0.3):
+        fresh.ask("Tell me about a red circle.")
+        fresh.until(lambda: any(text.strip() for text in fresh.answers()))
+        fresh.press("stop")
+        fresh.until(lambda: "stopped" in fresh.status())
+        assert fresh.live.settles(5)
+    assert fresh.answers()[-1].strip()
+    assert not fresh.page.get_by_text("Error", exact=True).count()
 
 
 def test_a_mistake_is_told_in_words_and_nothing_is_lost(fresh: Visit, tmp_path: Path):

@@ -24,9 +24,10 @@ from openjanus.processing.prompts import Processor
 from openjanus.serve.refusals import Refusal
 from openjanus.serve.service import Service
 from openjanus.serve.sources import small_image
-from openjanus.serve.worker import Worker
+from openjanus.serve.worker import Work, Worker
 from openjanus.types import ImageOptions, Message, Prompt, TextOptions
 
+BUSY = "Something is being made: wait for it, or press Stop."
 KEPT = 50  # pictures of a visitor
 PREVIEWS = 8  # unfinished pictures that are shown of each
 SPEAK_EVERY = 0.2  # seconds between two updates of the page
@@ -46,7 +47,8 @@ WORLD = ("a fox reading a book, woodcut", "a glass of orange juice on a wooden t
 class Talk:
     """What a visitor has said and got. shown: the chat as the page shows it; messages: as the model reads it.
 
-    pictures, and their files in the same order; unfinished: files of what is being painted; chosen: a place in the gallery.
+    pictures, and their files in the same order; unfinished: files of what is being painted; chosen: a place in the gallery; busy:
+    whether something is being made, for which work is asked.
     """
 
     def __init__(self) -> None:
@@ -57,6 +59,8 @@ class Talk:
         self.unfinished: dict[int, str] = {}
         self.chosen = 0
         self.status = ""
+        self.busy = False
+        self.work: Work | None = None
 
     def gallery(self) -> list[tuple[str, str]]:
         """What the gallery shows: what is being painted, then what was painted, the newest first."""
@@ -68,6 +72,11 @@ class Talk:
         """The picture that was chosen in the gallery, else the newest."""
         place = self.chosen - len(self.unfinished)
         return self.pictures[-1 - place] if 0 <= place < len(self.pictures) else None
+
+    def stop(self) -> None:
+        """End what is being made."""
+        if self.work is not None:
+            self.work.stop()
 
     def say(self, role: str, *content: Any) -> None:
         """Add to the chat that is shown."""
@@ -93,6 +102,11 @@ class Page:
         self, asked: dict[str, Any], talk: Talk, model: str, temperature: float, tokens: float, seed: float | None
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Answer a question, word by word. What was written comes back if it cannot be answered."""
+        if talk.busy:
+            talk.trouble(BUSY)
+            yield *_shown(talk), gr.skip()
+            return
+        talk.busy = True
         text, files = (asked.get("text") or "").strip(), [_path(file) for file in asked.get("files") or []]
         before = len(talk.shown)
         talk.say("user", *({"path": file} for file in files), *([text] if text else []))
@@ -105,8 +119,8 @@ class Page:
             message, prompt = await self._read(worker, talk, text, files)
             talk.say("assistant", "")
             spoken = 0.0
-            async with self._service.take(worker, [TextRequest(prompt, options)]) as work:
-                async for _, event in work:
+            async with self._service.take(worker, [TextRequest(prompt, options)]) as talk.work:
+                async for _, event in talk.work:
                     if isinstance(event, Piece):
                         answer += event.text
                     if isinstance(event, Finished) and isinstance(event.result, Answer):
@@ -118,13 +132,18 @@ class Page:
                         yield *_shown(talk), gr.skip()
             talk.status = ""
         except (JanusError, Refusal) as error:
+            if _was_stopped(error):
+                talk.progress("stopped")
+                yield *_shown(talk), gr.skip()
+                return
             del talk.shown[before:]
             talk.trouble(_words(error) + (" A new conversation begins with nothing to remember." if talk.messages else ""))
             yield *_shown(talk), {"text": text, "files": files}
             return
         finally:
-            # Also when it was stopped: as far as it came.
-            if answer:
+            talk.busy, talk.work = False, None
+            # Also when it was stopped: as far as it came, unless all was forgotten.
+            if answer and len(talk.shown) > before:
                 talk.messages += [message, Message("assistant", answer)]
         yield *_shown(talk), gr.skip()
 
@@ -152,6 +171,11 @@ class Page:
     async def _paint(
         self, prompt: str, talk: Talk, model: str, n: int, guidance: float, temperature: float, steps: int, seed: float | None
     ) -> AsyncIterator[tuple[Any, ...]]:
+        if talk.busy:
+            talk.trouble(BUSY)
+            yield _shown(talk)
+            return
+        talk.busy = True
         before = len(talk.shown)
         talk.say("user", f"Paint: {prompt}")
         talk.unfinished.clear()
@@ -164,8 +188,8 @@ class Page:
             options = [ImageOptions(1, first + i, guidance, temperature, steps=steps) for i in range(n)]
             talk.progress("waiting")
             yield _shown(talk)
-            async with self._service.take(worker, [ImageRequest(prompt, one, PREVIEWS) for one in options]) as work:
-                async for update in self._watch(work, talk, worker):
+            async with self._service.take(worker, [ImageRequest(prompt, one, PREVIEWS) for one in options]) as talk.work:
+                async for update in self._watch(talk.work, talk, worker):
                     yield update
             painted = talk.pictures[-n:]
             talk.say("assistant", *({"path": file} for file in talk.files[-n:]))
@@ -173,13 +197,17 @@ class Page:
             talk.say("assistant", f"Painted from seed{'s' * (n > 1)} {seeds}.")
             talk.status = ""
         except (JanusError, Refusal) as error:
-            del talk.shown[before:]
-            talk.trouble(_words(error))
+            if _was_stopped(error):
+                talk.progress("stopped")
+            else:
+                del talk.shown[before:]
+                talk.trouble(_words(error))
         finally:
+            talk.busy, talk.work = False, None
             talk.unfinished.clear()
         yield _shown(talk)
 
-    async def _watch(self, work: Any, talk: Talk, worker: Worker) -> AsyncIterator[tuple[Any, ...]]:
+    async def _watch(self, work: Work, talk: Talk, worker: Worker) -> AsyncIterator[tuple[Any, ...]]:
         """Show pictures while they are painted, and keep them when they are done, in the order of their seeds."""
         done: dict[int, int] = {}
         finished: dict[int, Picture] = {}
@@ -223,20 +251,21 @@ class Page:
             "files": [*map(_path, (asked or {}).get("files") or []), file],
         }
 
-    def stop(self, talk: Talk) -> tuple[Any, ...]:
-        """Say that it was stopped; what ran was cancelled already."""
-        talk.unfinished.clear()
-        talk.progress("stopped")
-        return _shown(talk)
+    async def stop(self, talk: Talk) -> None:
+        """Stop what is being made, which then says so itself."""
+        talk.stop()
 
     def choose(self, talk: Talk, event: gr.SelectData) -> None:
         """Remember which picture was chosen."""
         talk.chosen = event.index if isinstance(event.index, int) else 0
 
-    def forget(self) -> tuple[Any, ...]:
+    async def forget(self, talk: Talk) -> tuple[Any, ...]:
         """A new conversation."""
-        talk = Talk()
-        return *_shown(talk), _empty(), talk
+        talk.stop()
+        for one in (talk.shown, talk.messages, talk.pictures, talk.files, talk.unfinished):
+            one.clear()
+        talk.status = ""
+        return *_shown(talk), _empty()
 
     def model(self, name: str) -> tuple[Any, ...]:
         """The settings that a model has."""
@@ -338,14 +367,12 @@ def _build(service: Service) -> gr.Blocks:
         shown = [chat, gallery, status]
         settings = [n, guidance, temperature, steps]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        running: Any = [
-            written.submit(page.ask, [written, talk, model, answer_temperature, tokens, seed], [*shown, written], **quiet),
-            paint.click(page.paint, [written, talk, model, *settings, seed], shown, **quiet),
-            again.click(page.again, [talk, model, *settings], shown, **quiet),
-        ]
-        stop.click(page.stop, [talk], shown, cancels=running, **quiet)
+        written.submit(page.ask, [written, talk, model, answer_temperature, tokens, seed], [*shown, written], **quiet)
+        paint.click(page.paint, [written, talk, model, *settings, seed], shown, **quiet)
+        again.click(page.again, [talk, model, *settings], shown, **quiet)
+        stop.click(page.stop, [talk], None, **quiet)
         for forget in (fresh.click, chat.clear):
-            forget(page.forget, None, [*shown, written, talk], cancels=running, **quiet)
+            forget(page.forget, [talk], [*shown, written], **quiet)
         use.click(page.use, [talk, written], [*shown, written], **quiet)
         gallery.select(page.choose, [talk], None, **quiet)
         model.change(page.model, [model], [guidance, temperature, steps, *examples], **quiet)
@@ -404,6 +431,10 @@ def _understanding(
 def _check_length(service: Service, text: str) -> None:
     if len(text) > service.settings.limits.characters:
         raise Refusal(400, f"the text has more than {service.settings.limits.characters:,} characters; shorten it")
+
+
+def _was_stopped(error: JanusError | Refusal) -> bool:
+    return isinstance(error, Refusal) and error.code == "stopped"
 
 
 def _words(error: JanusError | Refusal) -> str:

@@ -43,6 +43,10 @@ class Work:
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._worker.give_up(self.tasks)
 
+    def stop(self) -> None:
+        """Tell whoever iterates that it was stopped: a Refusal with the code "stopped"."""
+        self.events.put_nowait((0, Refusal(499, "stopped", "stopped")))
+
     async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
         left = len(self.tasks)
         while left:
