@@ -370,5 +370,5 @@ def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(janus_server: Liv
     from openjanus.cli import main
 
     port = janus_server.url.rsplit(":", 1)[1]
-    assert main(["serve", "--port", port, "--model", "absent-model"]) == 2
+    assert main(["serve", "--no-page", "--port", port, "--model", "absent-model"]) == 2
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err

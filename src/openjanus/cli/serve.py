@@ -68,6 +68,9 @@ def serve(
     try:
         from openjanus.serve.run import address, listen
         from openjanus.serve.run import serve as run
+
+        if page:
+            from openjanus.serve.page import mount_page
     except ModuleNotFoundError as error:
         raise ConfigError(f"serving needs {error.name}, which is not installed; pip install 'openjanus[serve]'") from error
     from openjanus.cli.console import load_model, note
@@ -105,8 +108,6 @@ def serve(
     loaded = [(_name(name), load_model(name, device, dtype, quantize)) for name in named]
     app = create_app(loaded, settings, EngineOptions(lanes=rows))
     if page:
-        from openjanus.serve.page import mount_page
-
         app = mount_page(app)
     where = f"{address(bound)} ({'page at /, ' if page else ''}API at /v1)"
     note(f"serving {', '.join(name for name, _ in loaded)} at {where}")
