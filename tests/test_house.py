@@ -85,7 +85,19 @@ def test_loading_and_running_never_need_transformers():
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["understand"], ["generate"], ["chat"], ["train"], ["evaluate"], ["inspect"], ["convert"], ["data"], ["data", "check"]],
+    [
+        [],
+        ["understand"],
+        ["generate"],
+        ["chat"],
+        ["train"],
+        ["evaluate"],
+        ["serve"],
+        ["inspect"],
+        ["convert"],
+        ["data"],
+        ["data", "check"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]):
     # This, and not a time, is what keeps help quick: it takes about 0.15 s of CPU time, torch alone would take 2 s.

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from openjanus.cli import bench, chat, convert, data, evaluate, generate, inspect, train, understand
+from openjanus.cli import bench, chat, convert, data, evaluate, generate, inspect, serve, train, understand
 from openjanus.cli.console import NO_MEMORY, fail
 from openjanus.errors import JanusError
 
@@ -20,6 +20,7 @@ for command in (
     understand.understand,
     generate.generate,
     chat.chat,
+    serve.serve,
     train.train,
     evaluate.evaluate,
     inspect.inspect,

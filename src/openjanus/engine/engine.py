@@ -127,6 +127,11 @@ class Engine:
         """Rows that have a lane."""
         return len(self._lanes) - self._lanes.free
 
+    @property
+    def lanes(self) -> int:
+        """Lanes that the cache has at present."""
+        return len(self._lanes)
+
     # -- requests -----------------------------------------------------------------------
 
     @torch.inference_mode()

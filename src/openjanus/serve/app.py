@@ -1,0 +1,126 @@
+"""The application: every endpoint put together around the models, behind the guard."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from openjanus.engine.engine import EngineOptions
+from openjanus.errors import JanusError
+from openjanus.janus import Janus
+from openjanus.serve.chat import chat_routes
+from openjanus.serve.demo import demo_routes
+from openjanus.serve.guard import Guard
+from openjanus.serve.images import image_routes
+from openjanus.serve.metrics import Metrics
+from openjanus.serve.reference import reference_page
+from openjanus.serve.refusals import Refusal, invalid, refusal_of
+from openjanus.serve.service import Service
+from openjanus.serve.settings import ServeSettings
+from openjanus.serve.worker import Worker
+
+ABOUT = "DeepSeek's Janus models: questions about images answered, pictures painted. The `openai` client works unchanged."
+
+
+def create_app(
+    models: Sequence[tuple[str, Janus]], settings: ServeSettings | None = None, engine: EngineOptions | None = None
+) -> FastAPI:
+    """An ASGI application that serves models under their names; the first answers where none is named.
+
+    Its threads run from the application's start to its end. `app.state.service` is what its endpoints share; page.py adds the
+    web page. ConfigError for settings that cannot be.
+    """
+    settings = settings or ServeSettings()
+    metrics = Metrics()
+    workers = [Worker(name, janus, metrics, settings.limits.queue, engine) for name, janus in models]
+    service = Service(settings, workers, metrics)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        for worker in workers:
+            worker.start()
+        yield
+        for worker in workers:
+            worker.stop()
+
+    app = FastAPI(title="openjanus", version="v1", description=ABOUT, lifespan=life, docs_url=None, redoc_url=None)
+    app.state.service = service
+    app.include_router(chat_routes(service))
+    app.include_router(image_routes(service))
+    app.include_router(demo_routes(service))
+    _add_model_routes(app, service)
+    _add_watching_routes(app, service)
+    _add_errors(app)
+    if settings.cors:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    return app
+
+
+def _add_model_routes(app: FastAPI, service: Service) -> None:
+    def describe(worker: Worker) -> dict[str, Any]:
+        return {"id": worker.name, "object": "model", "created": worker.created, "owned_by": "openjanus", "size": worker.size}
+
+    @app.get("/v1/models", tags=["OpenAI"], summary="The models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [describe(worker) for worker in service.workers.values()]}
+
+    @app.get("/v1/models/{model:path}", tags=["OpenAI"], summary="One model")
+    async def model(model: str) -> dict[str, Any]:
+        return describe(service.worker(model))
+
+    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    async def nothing(path: str) -> Response:
+        there = "/v1/models, /v1/chat/completions and /v1/images/generations"
+        raise Refusal(404, f"there is no /v1/{path[:100]} here; there are {there}", "unknown_url")
+
+
+def _add_watching_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/health", tags=["watching"], summary="Whether the server should be left running")
+    async def health() -> JSONResponse:
+        broken = [worker.name for worker in service.workers.values() if worker.state == "broken"]
+        return JSONResponse({"status": "broken" if broken else "ok", "broken": broken}, 503 if broken else 200)
+
+    @app.get("/ready", tags=["watching"], summary="Whether the server takes more requests now")
+    async def ready() -> JSONResponse:
+        states = {worker.name: "draining" if service.draining else worker.state for worker in service.workers.values()}
+        good = all(state == "ready" for state in states.values())
+        return JSONResponse({"ready": good, "models": states}, 200 if good else 503, {} if good else {"Retry-After": "5"})
+
+    @app.get("/metrics", tags=["watching"], summary="Numbers for Prometheus")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(reference_page(app.openapi()))
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every error in OpenAI's shape."""
+
+    def answer(request: Request, refusal: Refusal) -> JSONResponse:
+        request.scope.setdefault("openjanus.notes", {})["code"] = refusal.code
+        return refusal.response()
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error, Refusal):
+            return answer(request, error)
+        words = {404: f"there is nothing at {request.url.path[:100]}", 405: f"{request.method} cannot be used here"}
+        refusal = Refusal(error.status_code, words.get(error.status_code, str(error.detail)), "bad_request")
+        refusal.headers = error.headers
+        return answer(request, refusal)
+
+    @app.exception_handler(RequestValidationError)
+    async def mistaken(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(request, invalid(error.errors()))
+
+    @app.exception_handler(JanusError)
+    async def ours(request: Request, error: JanusError) -> JSONResponse:
+        return answer(request, refusal_of(error))

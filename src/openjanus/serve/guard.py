@@ -1,0 +1,286 @@
+"""The door: who may ask, how often, how large; a number for each request; a line in the log when it leaves.
+
+Everything passes here, API and page, before any of it is looked at. Logs are JSON, one line a request.
+"""
+
+import asyncio
+import base64
+import binascii
+import hmac
+import json
+import logging
+import re
+import time
+from dataclasses import dataclass, field
+from hashlib import sha256
+from secrets import token_hex
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from openjanus.serve.metrics import Metrics
+from openjanus.serve.refusals import Refusal, unhandled
+from openjanus.serve.settings import ServeSettings
+
+log = logging.getLogger("openjanus.serve")
+
+# Asked by machines that watch the server; a link to a picture is a secret of its own.
+OPEN = ("/health", "/ready")
+LINKS = "/pictures/"
+# What makes a model work: the paths that rates and concurrency are counted for.
+WORK = ("/v1/chat/completions", "/v1/images/generations", "/understand_image_and_question/", "/generate_images/")
+PAGE_WORK = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/upload")
+CALLERS = 10_000  # callers remembered
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class ClientGone(Exception):
+    """The client has left before its answer was whole."""
+
+
+@dataclass
+class _Caller:
+    """What a caller has left. tokens: requests it may still make at once."""
+
+    tokens: float
+    seen: float
+    running: int = 0
+
+
+@dataclass
+class Rates:
+    """A bucket of requests for each caller, filled at an even rate, and how many run."""
+
+    rate: int
+    concurrent: int
+    callers: dict[str, _Caller] = field(default_factory=dict)
+
+    def enter(self, name: str, now: float) -> dict[str, str]:
+        """Count a request in and return what its answer's headers say; Refusal 429 if it is one too many."""
+        caller = self.callers.setdefault(name, _Caller(self.rate, now))
+        caller.tokens = min(self.rate, caller.tokens + (now - caller.seen) * self.rate / 60)
+        caller.seen = now
+        if self.concurrent and caller.running >= self.concurrent:
+            message = f"{caller.running} of your requests are being answered, which is as many as may be; wait for one to end"
+            raise Refusal(429, message, "concurrency_limit", retry_after=1)
+        if self.rate and caller.tokens < 1:
+            wait = int((1 - caller.tokens) * 60 / self.rate) + 1
+            message = f"you may ask {self.rate} times a minute; ask again in {wait} s"
+            raise Refusal(429, message, "rate_limit_exceeded", retry_after=wait)
+        caller.running += 1
+        if not self.rate:
+            return {}
+        caller.tokens -= 1
+        full = (self.rate - caller.tokens) * 60 / self.rate
+        left = {"limit": str(self.rate), "remaining": str(int(caller.tokens)), "reset": f"{full:.0f}s"}
+        return {f"x-ratelimit-{name}-requests": value for name, value in left.items()}
+
+    def leave(self, name: str) -> None:
+        """Count a request out. Who has a full bucket and nothing running need not be remembered."""
+        self.callers[name].running -= 1
+        if len(self.callers) > CALLERS:
+            idle = [name for name, one in self.callers.items() if not one.running]
+            for one in sorted(idle, key=lambda name: self.callers[name].seen)[: CALLERS // 2]:
+                del self.callers[one]
+
+
+class Guard:
+    """Wraps the whole application."""
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
+        self.app, self.settings, self.metrics = app, settings, metrics
+        self.rates = Rates(settings.limits.rate, settings.limits.concurrent)
+        self._digests = [sha256(key.encode()).digest() for key in settings.keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        visit = _Visit(scope, send)
+        try:
+            await self._answer(visit, scope, receive)
+        except Refusal as refusal:
+            visit.code = refusal.code
+            await visit.say(refusal)
+        except ClientGone:
+            visit.status = 499
+        except Exception as error:
+            log.error(json.dumps({"event": "error", "request": visit.id, "error": repr(error)[:500]}), exc_info=error)
+            await visit.say(unhandled())
+        finally:
+            self._record(visit)
+
+    async def _answer(self, visit: "_Visit", scope: Scope, receive: Receive) -> None:
+        path = scope["path"]
+        visit.caller = self._caller(scope, visit.headers, path)
+        self._check_origin(scope, visit.headers)
+        limited = await self._limited(visit, receive)
+        works = scope["method"] == "POST" and (path in WORK or path.startswith(PAGE_WORK))
+        if not works:
+            await self.app(scope, limited, visit.send)
+            return
+        visit.extra = self.rates.enter(visit.caller, time.monotonic())
+        limits = self.settings.limits
+        try:
+            # Who works has ended by then: what still runs is a client that does not read.
+            await asyncio.wait_for(self.app(scope, limited, visit.send), limits.seconds + limits.body_seconds + 60)
+        except asyncio.TimeoutError:
+            raise ClientGone from None
+        finally:
+            self.rates.leave(visit.caller)
+
+    def _caller(self, scope: Scope, headers: dict[str, str], path: str) -> str:
+        """A name for whoever asks: the number of its key, or its address where no keys are. Refusal 401 without a key."""
+        address = (scope.get("client") or ("local", 0))[0]
+        if not self._digests or path in OPEN or path.startswith(LINKS) or _is_preflight(scope, headers):
+            return f"address {address}"
+        given = sha256(_key_in(headers.get("authorization", "")).encode("utf-8", "replace")).digest()
+        # All are compared, each in the same time, so that how long it takes tells nothing.
+        found = [hmac.compare_digest(given, digest) for digest in self._digests]
+        if not any(found):
+            refusal = Refusal(
+                401,
+                "an API key is needed: send the header Authorization: Bearer KEY with a key of this server's",
+                "invalid_api_key",
+            )
+            # A browser asks for it: any user name, the key as password.
+            refusal.headers = {"WWW-Authenticate": 'Basic realm="openjanus: any name, and an API key as password"'}
+            raise refusal
+        return f"key {found.index(True) + 1}"
+
+    def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
+        """Refusal 403 for a request that a page of another origin has made a browser send."""
+        origin = headers.get("origin")
+        if scope["method"] in ("GET", "HEAD") or origin is None or origin in self.settings.cors or "*" in self.settings.cors:
+            return
+        if _is_preflight(scope, headers) or urlsplit(origin).netloc != headers.get("host"):
+            message = "pages of other origins may not ask this server; start it with --cors ORIGIN to allow one"
+            raise Refusal(403, message, "cross_origin")
+
+    async def _limited(self, visit: "_Visit", receive: Receive) -> Receive:
+        """`receive`, with a limit on the size of the body and on the time that it takes to arrive."""
+        limits = self.settings.limits
+        too_large = Refusal(
+            413, f"the body has more than {limits.body_bytes:,} bytes; send less, or smaller images", "body_too_large"
+        )
+        if "content-length" not in visit.headers and "transfer-encoding" not in visit.headers:
+            return receive  # no body; what is received is that the client has left
+        length = int(visit.headers.get("content-length", "0")[:20])  # the HTTP parser lets only digits through
+        if length > limits.body_bytes:
+            if length < 4 * limits.body_bytes:
+                await _discard(receive)
+            raise too_large
+        deadline = time.monotonic() + limits.body_seconds
+        seen, whole = 0, False
+
+        async def limited() -> Message:
+            nonlocal seen, whole
+            if whole:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), max(0, deadline - time.monotonic()))
+            except asyncio.TimeoutError:
+                late = f"the body did not arrive within {limits.body_seconds:g} s; send it again, or less"
+                raise Refusal(408, late, "slow_body") from None
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if seen > limits.body_bytes:
+                if not whole:
+                    await _discard(receive)
+                raise too_large
+            return message
+
+        return limited
+
+    def _record(self, visit: "_Visit") -> None:
+        route = visit.scope.get("route")
+        path = str(getattr(route, "path", "other"))
+        seconds = time.monotonic() - visit.began
+        method = visit.scope["method"] if visit.scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
+        self.metrics.requests.labels(method, path, str(visit.status)).inc()
+        self.metrics.seconds.labels(path).observe(seconds)
+        code = visit.notes.pop("code", visit.code)
+        if code is not None:
+            self.metrics.refusals.labels(code).inc()
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "request": visit.id,
+            "caller": visit.caller,
+            "method": visit.scope["method"],
+            "path": visit.scope["path"][:200],
+            "status": visit.status,
+            "seconds": round(seconds, 3),
+            **({"code": code} if code else {}),
+            **visit.notes,
+        }
+        # Probes, and the parts of a page.
+        quiet = visit.scope["method"] == "GET" and not path.startswith("/v1/")
+        log.log(logging.DEBUG if quiet and visit.status < 400 else logging.INFO, json.dumps(line))
+
+
+class _Visit:
+    """One request on its way through: its number, what it is answered, and what the log is to say of it."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.scope, self._send = scope, send
+        self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        given = self.headers.get("x-request-id", "")
+        self.id = given if _ID.fullmatch(given) else f"req-{token_hex(12)}"
+        self.began = time.monotonic()
+        self.caller = "nobody"
+        self.status = 500
+        self.started = False
+        self.code: str | None = None
+        self.extra: dict[str, str] = {}
+        self.notes: dict[str, Any] = scope.setdefault("openjanus.notes", {})
+
+    async def send(self, message: Message) -> None:
+        """Send on, with the request's number in the answer's head."""
+        if message["type"] == "http.response.start":
+            self.started, self.status = True, message["status"]
+            extra = {"x-request-id": self.id, "x-content-type-options": "nosniff", **self.extra}
+            message["headers"] = [
+                *message.get("headers", []),
+                *((name.encode(), value.encode("latin-1", "replace")) for name, value in extra.items()),
+            ]
+        await self._send(message)
+
+    async def say(self, refusal: Refusal) -> None:
+        """Answer with a refusal, if the answer has not begun."""
+        if self.started:
+            return
+        await refusal.response()(self.scope, _nothing, self.send)
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on for a while and keep nothing: who is still sending would not see the answer."""
+    deadline, more = time.monotonic() + 5, True
+    while more and time.monotonic() < deadline:
+        try:
+            more = (await asyncio.wait_for(receive(), 5)).get("more_body", False)
+        except asyncio.TimeoutError:
+            return
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def _is_preflight(scope: Scope, headers: dict[str, str]) -> bool:
+    return bool(scope["method"] == "OPTIONS" and "access-control-request-method" in headers)
+
+
+def _key_in(authorization: str) -> str:
+    """The key of an Authorization header: a bearer's, or the password of a browser's question."""
+    kind, _, value = authorization.partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+        except (binascii.Error, ValueError):
+            return ""
+    return ""
