@@ -18,7 +18,7 @@ from openjanus.data.samples import KINDS
 from openjanus.errors import ConfigError
 from openjanus.models.attention import rotary
 from openjanus.models.janus import JanusModel
-from openjanus.models.llama import Block, Place
+from openjanus.models.llama import Block, Place, Positions, Turn
 from openjanus.train.from_checkpoint import CheckpointSettings
 from openjanus.train.lora import whole_parts
 from openjanus.train.parts import belongs
@@ -208,10 +208,12 @@ def kept_by_a_block(config: JanusConfig, stage: Stage, rank: int) -> tuple[float
                 if isinstance(layer, nn.Linear):
                     setattr(module, name, _Matrices(layer, rank))
     x = torch.zeros(1, MEASURED, language.hidden_size, requires_grad=True)
-    place = Place(*rotary(torch.arange(MEASURED)[None], language.head_size, language.rope_theta, torch.float32), None)
+    # Turned before they are attended to, as packed documents are.
+    turn = Turn(*rotary(torch.arange(MEASURED)[None], language.head_size, language.rope_theta, torch.float32))
+    at = Positions([Place(None, None)], turn=turn)
     half = torch.autocast("cpu", torch.bfloat16) if stage.precision == "bfloat16" else nullcontext()
     with half:
-        kept = saved_bytes(lambda: block(x, [place], None, None), block)
+        kept = saved_bytes(lambda: block(x, at), block)
     return kept / MEASURED, 4.0 * language.hidden_size
 
 
