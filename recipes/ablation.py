@@ -44,6 +44,7 @@ class SharedUnderstanding(nn.Module):
 
     def __init__(self, generation: TokenGeneration) -> None:
         super().__init__()
+        self.slots = generation.config.positions
         self.adaptor = build_adaptor(generation.config.adaptor)
         # In a tuple, so that its weights are the generation's alone.
         self._generation = (generation,)

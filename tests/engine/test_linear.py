@@ -25,7 +25,7 @@ from openjanus.models.attention import Packed as Rows
 from openjanus.models.attention import entry_mask, rotary
 from openjanus.models.cache import KeyValueCache
 from openjanus.models.layers import RMSNorm
-from openjanus.models.llama import Attention, Llama, Place, Span, gated
+from openjanus.models.llama import Attention, Llama, Place, Positions, Span, Turn, gated
 from openjanus.models.quantization import Quantization, from_int4, from_int8, to_int4, to_int8
 
 HELD = Packed | Int8 | Int4 | Tiled
@@ -281,11 +281,11 @@ def test_attention_in_one_go_gives_what_its_steps_give(heads: int, shared: int, 
         cache.values.copy_(torch.randn(cache.values.shape, generator=torch.Generator().manual_seed(2)))
         attention.attend_one = attend
         place = Place(
-            *rotary(entries + 3, width, 10000.0, dtype),
+            Turn(*rotary(entries + 3, width, 10000.0, dtype)),
             entry_mask(entries, 128, dtype),
             Span(slice(1, 4), entries + 3, entries, 128),
         )
-        results.append(attention(x, [place], Rows(((3, 1),)), cache))
+        results.append(attention(x, Positions([place], Rows(((3, 1),)), cache)))
         caches.append(cache)
     error = 1e-5 if dtype == torch.float32 else 0.02
     torch.testing.assert_close(results[1], results[0], rtol=error, atol=error)

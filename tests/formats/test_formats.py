@@ -185,7 +185,7 @@ def test_the_examples_of_the_page_on_data_mean_what_it_says():
     page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)
     found = [to_sample(json.loads(line), Path(), 0) for line in block.splitlines()]
-    assert [sample.kind for sample in found] == ["understanding", "generation", "text", "text"]
+    assert [sample.kind for sample in found] == ["understanding", "generation", "editing", "text", "text"]
 
 
 # -- what formats allow ----------------------------------------------------------------

@@ -6,7 +6,7 @@ The version is pinned to 5.17: every test of the second half shows a difference,
 
 import functools
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -251,14 +251,14 @@ def our_codes(pair: Pair, texts: list[str], guidance: float) -> list[list[int]]:
     engine = Engine(pair.ours, pair.processor)
     options = ImageOptions(guidance=guidance, temperature=0.0, seed=0)
     seen: dict[int, list[int]] = {}
-    pixels, lanes = CodeDecoding.pixels, len(texts) * (1 if guidance == 1 else 2)
+    picture, lanes = CodeDecoding.picture, len(texts) * (1 if guidance == 1 else 2)
 
-    def watched(self: CodeDecoding, lane: int) -> Tensor:
+    def watched(self: CodeDecoding, lane: int) -> Callable[[], Tensor]:
         seen[lane] = self.codes[lane].tolist()
-        return pixels(self, lane)
+        return picture(self, lane)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CodeDecoding, "pixels", watched)
+        patch.setattr(CodeDecoding, "picture", watched)
         list(engine.run([ImageRequest(text, options) for text in texts]))
     assert set(seen) <= set(range(lanes))
     return [seen[lane] for lane in sorted(seen)]

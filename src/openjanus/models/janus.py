@@ -120,7 +120,7 @@ class JanusModel(nn.Module):
 
     def check_images(self, slots: int, images: int) -> None:
         """PromptError if so many images do not fill so many slots."""
-        filled = images * self.config.understanding.slots
+        filled = images * self.understanding.slots
         if slots != filled:
             raise PromptError(
                 f"the prompt has {slots} image positions but its {images} images fill {filled}; "

@@ -119,11 +119,10 @@ class Attention(nn.Module):
         projected = self.project(x)
         if at.turn is not None:
             projected = torch.cat(self._turned(projected, at.turn), dim=1).transpose(1, 2).flatten(2)
-        return self.o_proj(self._attend_groups(projected, at))
+        return self.o_proj(self.attend_groups(projected, at))
 
-    # How many groups there are, and how long, differs from batch to batch; a compiler would begin anew for each.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _attend_groups(self, projected: Tensor, at: Positions) -> Tensor:
+    def attend_groups(self, projected: Tensor, at: Positions) -> Tensor:
+        """What lies between the projections, group by group: [..., H * Dh] of [..., (H + 2 Hkv) * Dh]."""
         if at.layout is None:
             return self._attend(projected, at.places[0], at.cache)
         groups = zip(at.layout.take_apart(projected), at.places, strict=True)

@@ -16,6 +16,8 @@ class Understanding(nn.Module):
 
     def __init__(self, config: UnderstandingConfig) -> None:
         super().__init__()
+        self.slots = config.slots
+        """Positions of an image."""
         self.encoder = SiglipTower(config.encoder)
         # JanusFlow's adaptor is a bare linear layer in the published checkpoint, Janus' is an MLP in a holder of its own.
         width = config.adaptor.n_embed

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from openjanus.environment import Share
+from openjanus.models.llama import Attention
 from openjanus.train.parts import trainable
 from openjanus.train.stage import Stage
 from openjanus.train.task import Task
@@ -86,7 +87,7 @@ def spread(task: Task[Any], stage: Stage, world: World) -> None:
         if stage.checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         if stage.compile:
-            block.forward = torch.compile(block.forward)
+            compile_block(block)
     if world.size == 1:
         return
     mesh = init_device_mesh(world.device.type, (world.size,))
@@ -94,6 +95,17 @@ def spread(task: Task[Any], stage: Stage, world: World) -> None:
         fully_shard(module, mesh=mesh)
     for name in task.entrances:
         register_fsdp_forward_method(task.module, name)
+
+
+def compile_block(block: nn.Module, backend: Any = "inductor") -> None:
+    """Compile a block, in place: all but how groups of positions attend.
+
+    How many groups there are, and how long, differs from batch to batch, and a compiler would begin anew for each.
+    """
+    for part in block.modules():
+        if isinstance(part, Attention):
+            part.attend_groups = torch.compiler.disable(part.attend_groups)  # type: ignore[method-assign]
+    block.forward = torch.compile(block.forward, backend=backend)
 
 
 @contextmanager
