@@ -33,6 +33,7 @@ def bundled(name: str) -> Recipe:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # minutes on a machine with other work
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_first_hundred_steps_learn(name: str, tmp_path: Path):
     recipe = bundled(name)
