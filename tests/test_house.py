@@ -15,6 +15,7 @@ FLOORS = {
     "errors": -1,  # under floor 0, so that the other words may use it
     "config": 0,
     "types": 0,
+    "files": 0,
     "device": 0,
     "environment": 0.5,  # it picks a device
     "models": 1,

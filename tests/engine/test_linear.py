@@ -91,11 +91,36 @@ def _made(layer: nn.Linear, quantize: Quantization) -> nn.Module:
 @pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
 def test_a_row_does_not_depend_on_those_beside_it(kind: type[Tiled], dtype: torch.dtype):
     made = layer_of(kind, linear(2048, 96))
-    # More than stay near at a time (120 of so many inputs), and some that make no whole block of twelve.
-    x = torch.randn(263, 2048, dtype=torch.bfloat16 if kind is TiledBFloat16 else dtype)
-    together = made(x)
-    for size in (1, 2, 3, 5, 7, 13, 121):
-        assert torch.equal(torch.cat([made(part) for part in x.split(size)]), together)
+    # More than stay near at a time (120 of so many inputs, 384 on matrix units), and some that make no whole block.
+    x = torch.randn(391, 2048, dtype=torch.bfloat16 if kind is TiledBFloat16 else dtype)
+    few, more = [1, 2, 3, 5, 7, 17], [100, 121, 391]
+    # Matrix units take many rows as bfloat16, and few as bytes.
+    apart = kind is not TiledBFloat16 and dtype == torch.bfloat16 and "matrices" in supported()
+    for sizes in (few, more) if apart else (few + more,):
+        results = [torch.cat([made(part) for part in x.split(size)]) for size in sizes]
+        assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("kind", [TiledInt8, TiledInt4])
+def test_matrix_units_multiply_many_rows_by_what_was_rounded_to_bytes_before(kind: type[Tiled]):
+    if "matrices" not in supported():
+        pytest.skip("this processor has no matrix units, or the compiler did not know them")
+    layer = linear(416, 160)
+    weight = from_int8(*to_int8(layer.weight)) if kind is TiledInt8 else from_int4(*to_int4(layer.weight)).bfloat16()
+    for rows in (24, 33, 100):
+        x = torch.randn(rows, 416).bfloat16()
+        wanted = x.double() @ weight.double().t()
+        assert (kind(layer)(x).double() - wanted).norm() <= 0.003 * wanted.norm()
+
+
+def test_matrix_units_are_left_as_torch_has_set_them():
+    layer, other = linear(256, 96), linear(128, 64)
+    made = layer_of(TiledBFloat16, layer)
+    x, y = torch.randn(70, 256).bfloat16(), torch.randn(3, 128).bfloat16()
+    wanted = made(x), other(y), layer(x)
+    for _ in range(3):
+        for given, one in zip((made(x), other(y), layer(x)), wanted, strict=True):
+            assert torch.equal(given, one)
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
@@ -400,7 +425,7 @@ def test_pixels_are_decoded_in_float32_where_bfloat16_is_slow(name: str, part: s
 
 
 def test_the_tower_reads_on_our_kernels_where_they_run(monkeypatch: pytest.MonkeyPatch):
-    if "bf16" not in supported() or torch.cpu._is_amx_tile_supported():
+    if "bf16" not in supported():
         pytest.skip("bfloat16 does not run on our kernels here")
     ours = load("janus-tiny", device="cpu", dtype="bfloat16", quantize="int4")
     tower = ours.model.understanding.encoder

@@ -19,11 +19,11 @@ from openjanus.environment import Share
 from openjanus.errors import ConfigError, DataError
 from openjanus.evaluate.benchmark import Painting, Question, Sample, Settings, limited
 from openjanus.evaluate.comparing import compare_runs
-from openjanus.evaluate.files.records import append_lines, read_lines
 from openjanus.evaluate.fingerprint import fingerprint
 from openjanus.evaluate.run import Plan, run
 from openjanus.evaluate.samples import Samples, missing
 from openjanus.evaluate.sampling import batches, sample, speaking
+from openjanus.files import append_lines, read_lines
 from openjanus.janus import Janus
 
 from .official import encoded, picture, write_table
@@ -127,7 +127,7 @@ def test_two_processes_cannot_write_the_same_samples(tmp_path: Path):
 
 def test_a_full_disk_says_that_nothing_is_lost(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot be written.*what was written before is intact"):
+    with pytest.raises(DataError, match=r"cannot be written.*what was saved before is intact"):
         append_lines(tmp_path / "file" / "x.jsonl", [{}])
 
 

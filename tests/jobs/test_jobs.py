@@ -180,7 +180,7 @@ def test_the_commands_do_so_too(
 ):
     out = str(tmp_path / "painted")
     assert main(["generate", "--prompts", str(prompts), "-o", out, "--model", str(checkpoint), "--steps", "1", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"folder": out, "prompts": 5, "failed": 0}
+    assert json.loads(capsys.readouterr().out) == {"path": out, "prompts": 5, "failed": 0}
     answers = str(tmp_path / "answers.jsonl")
     command = ["understand", "--records", str(records), "-o", answers, "--model", str(checkpoint), "--max-tokens", "2"]
     assert main(command) == 1

@@ -2,14 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from openjanus.cli import options
-
-if TYPE_CHECKING:
-    from openjanus.types import ImageOptions
 
 
 def generate(
@@ -51,6 +48,7 @@ def generate(
     The PNG files carry prompt, seed and settings in their metadata. Nothing is ever written over.
     """
     from openjanus.cli.console import load_model, progress_bar
+    from openjanus.cli.offline import Loaded, run_job
     from openjanus.cli.pictures import prepare_output, save_pictures
     from openjanus.errors import PromptError
     from openjanus.types import ImageOptions
@@ -62,7 +60,17 @@ def generate(
         )
     asked = ImageOptions(n, seed, guidance, temperature, top_p, top_k, steps, image_guidance)
     if prompts is not None:
-        _paint_file(prompts, asked, output, batch, (model, device, dtype, quantize, adapter), as_json)
+        from openjanus.jobs.painting import paint, read_prompts
+
+        wanted = read_prompts(prompts)
+        run_job(
+            "painting",
+            lambda janus, share, progress, note: paint(janus, wanted, output, asked, share, batch, progress, note),
+            Loaded(model, device, dtype, quantize, adapter),
+            output,
+            "prompts",
+            as_json,
+        )
         return
     assert prompt
     prepare_output(output)
@@ -76,21 +84,3 @@ def generate(
         return
     for path in paths:
         print(path)
-
-
-def _paint_file(
-    prompts: Path, asked: "ImageOptions", output: Path, batch: int, loaded: tuple[str | None, ...], as_json: bool
-) -> None:
-    """Paint a file's prompts, or this process's share of them; ends with 1 if some cannot be painted."""
-    from openjanus.cli.console import load_model, note, progress_bar
-    from openjanus.environment import Share
-    from openjanus.jobs.painting import paint, read_prompts
-
-    wanted, share = read_prompts(prompts), Share.launched()
-    model, device, *others = loaded
-    janus = load_model(model, str(share.device(device)), *others)  # type: ignore[arg-type]
-    with progress_bar("painting") as progress:
-        done, failed = paint(janus, wanted, output, asked, share, batch, progress, note)
-    print(json.dumps({"folder": str(output), "prompts": done, "failed": failed}) if as_json else output)
-    if failed:
-        raise typer.Exit(1)

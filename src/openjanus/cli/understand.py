@@ -3,14 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from openjanus.cli import options
-
-if TYPE_CHECKING:
-    from openjanus.types import TextOptions
 
 
 def understand(
@@ -49,6 +46,7 @@ def understand(
     Several images stand before the question in their order; put <image_placeholder> into the question to place them.
     """
     from openjanus.cli.console import load_model
+    from openjanus.cli.offline import Loaded, run_job
     from openjanus.errors import PromptError
     from openjanus.types import Message, TextOptions
 
@@ -57,13 +55,22 @@ def understand(
             "give either a question or --records FILE, whose records name their own images and system prompts; "
             "openjanus understand --help shows what there is"
         )
+    asked = TextOptions(max_tokens, temperature, top_p, top_k, tuple(stop or ()), seed)
     if records:
-        asked = TextOptions(max_tokens, temperature, top_p, top_k, tuple(stop or ()), seed)
-        _answer_files(records, asked, output, batch, (model, device, dtype, quantize, adapter), as_json)
+        from openjanus.jobs.answering import Questions, answer
+
+        questions = Questions.found(records)
+        run_job(
+            "answering",
+            lambda janus, share, progress, note: answer(janus, questions, output, asked, share, batch, progress, note),
+            Loaded(model, device, dtype, quantize, adapter),
+            output,
+            "records",
+            as_json,
+        )
         return
     assert question is not None
     text = _standard_input() if question == "-" else question
-    asked = TextOptions(max_tokens, temperature, top_p, top_k, tuple(stop or ()), seed)
     janus = load_model(model, device, dtype, quantize, adapter)
     system = [] if system_prompt is None else [Message("system", system_prompt)]
     pieces = janus.chat([*system, Message("user", text, tuple(image or ()))], asked)
@@ -74,24 +81,6 @@ def understand(
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
-
-
-def _answer_files(
-    records: list[str], asked: "TextOptions", output: Path, batch: int, loaded: tuple[str | None, ...], as_json: bool
-) -> None:
-    """Answer the records of files, or this process's share of them; ends with 1 if some cannot be answered."""
-    from openjanus.cli.console import load_model, note, progress_bar
-    from openjanus.environment import Share
-    from openjanus.jobs.answering import Questions, answer
-
-    questions, share = Questions.found(records), Share.launched()
-    model, device, *others = loaded
-    janus = load_model(model, str(share.device(device)), *others)  # type: ignore[arg-type]
-    with progress_bar("answering") as progress:
-        done, failed = answer(janus, questions, output, asked, share, batch, progress, note)
-    print(json.dumps({"path": str(output), "records": done, "failed": failed}) if as_json else output)
-    if failed:
-        raise typer.Exit(1)
 
 
 def _standard_input() -> str:

@@ -189,10 +189,9 @@ def tiled(linear: nn.Linear, quantize: Quantization) -> Tiled | None:
     if linear.weight.device.type != "cpu" or not fits_tiles(linear.out_features, linear.in_features):
         return None
     if quantize == "none":
-        # Processors with matrix units for bfloat16 read prompts faster with torch's kernels.
-        weight = linear.weight
-        wanted = weight.dtype == torch.bfloat16 and "bf16" in supported() and slow_in_bfloat16(weight.device)
-        return TiledBFloat16(linear) if wanted else None
+        # A compiler may know nothing of the matrix units that a processor has: then torch's kernels read prompts faster.
+        ours = "bf16" in supported() and ("matrices" in supported() or slow_in_bfloat16(linear.weight.device))
+        return TiledBFloat16(linear) if ours and linear.weight.dtype == torch.bfloat16 else None
     if quantize not in supported():
         return None
     return TiledInt8(linear) if quantize == "int8" else TiledInt4(linear)

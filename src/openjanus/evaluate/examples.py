@@ -11,8 +11,8 @@ from PIL import Image
 
 from openjanus.errors import ImageError
 from openjanus.evaluate.benchmark import Case, Judgement, Question, Sample
-from openjanus.evaluate.files.records import write_json
 from openjanus.evaluate.tools import Tools
+from openjanus.files import write_json
 
 SHOWN = 12  # of each kind
 SIDE = 160  # pixels of a picture's longer side

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from openjanus.evaluate.files.finding import read_json
-from openjanus.evaluate.files.records import replace_file, write_json
 from openjanus.evaluate.plots import plots
 from openjanus.evaluate.published import published
 from openjanus.evaluate.scoring import Score, shown
+from openjanus.files import replace_file, write_json
 
 LISTED = 50  # skipped samples that the page lists; report.json has all
 _STYLE = """

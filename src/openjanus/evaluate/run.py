@@ -16,13 +16,13 @@ from openjanus.evaluate.benchmark import Benchmark, Case, Judgement, Settings, l
 from openjanus.evaluate.catalogue import benchmark_of
 from openjanus.evaluate.examples import write_examples
 from openjanus.evaluate.files.finding import check_ids, read_json
-from openjanus.evaluate.files.records import write_json
 from openjanus.evaluate.fingerprint import fingerprint
 from openjanus.evaluate.report import write_report
 from openjanus.evaluate.samples import Samples
 from openjanus.evaluate.sampling import Progress, sample, speaking, wait, whole
 from openjanus.evaluate.scoring import judged, result_of, write_judgements
 from openjanus.evaluate.tools import JudgeOptions, Tools
+from openjanus.files import write_json
 from openjanus.janus import Janus
 
 

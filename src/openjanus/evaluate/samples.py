@@ -6,9 +6,8 @@ NAME/...                  pictures, in the official layout
 NAME/judgements.jsonl, result.json, verdicts.jsonl    what became of them
 """
 
-import fcntl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +17,7 @@ from PIL import Image
 
 from openjanus.errors import DataError
 from openjanus.evaluate.benchmark import Case, Painting, Sample
-from openjanus.evaluate.files.records import append_lines, read_lines, replace_file, writing
+from openjanus.files import append_lines, locked, read_lines, replace_file
 
 Key = tuple[str, int]
 
@@ -31,21 +30,13 @@ class Samples:
         self._own = folder / f"samples-{rank}.jsonl"
         self._lock = folder / f".samples-{rank}.lock"
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """No other process of this rank writes here meanwhile; DataError if one does. A lock ends with its process."""
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = self._lock.open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"another process is at work in {self.folder}; wait for it, or choose another folder with -o. "
-                    "To share the work, start all processes with torchrun"
-                ) from None
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """No other process of this rank writes here meanwhile; DataError if one does."""
+        busy = DataError(
+            f"another process is at work in {self.folder}; wait for it, or choose another folder with -o. "
+            "To share the work, start all processes with torchrun"
+        )
+        return locked(self._lock, busy)
 
     def read(self) -> dict[Key, Sample]:
         """Every sample there is, of all processes."""

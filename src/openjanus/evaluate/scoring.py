@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from openjanus.evaluate.benchmark import Benchmark, Case, Judgement, Measure, Sample
-from openjanus.evaluate.files.records import read_lines, replace_file
 from openjanus.evaluate.intervals import interval
 from openjanus.evaluate.samples import Key
 from openjanus.evaluate.tools import Tools
+from openjanus.files import read_lines, replace_file
 
 
 @dataclass(frozen=True)

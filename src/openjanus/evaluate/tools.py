@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from openjanus.evaluate.files.records import append_line, read_lines
 from openjanus.evaluate.judges.clip import CLIP
 from openjanus.evaluate.judges.detector import DETECTOR, Detector
 from openjanus.evaluate.judges.inception import Inception
 from openjanus.evaluate.judges.text import TextJudge
 from openjanus.evaluate.judges.vqa import VisualJudge, visual_judge
+from openjanus.files import append_line, read_lines
 from openjanus.processing.images import open_image
 
 T = TypeVar("T")

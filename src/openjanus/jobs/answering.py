@@ -65,24 +65,24 @@ def answer(
     is not done again.
     """
     settings = {"count": len(questions), "model": janus.name, "options": vars(options)}
-    with Results(output, share, settings) as kept:
-        every = range(share.rank, len(questions), share.size)
-        own = [number for number in every if number not in kept.done]
-        asked: dict[int, tuple[tuple[Message, ...], str]] = {}
-        failed = 0
+    kept = Results(output, share, settings)
+    every = range(share.rank, len(questions), share.size)
+    own = [number for number in every if number not in kept.done]
+    asked: dict[int, tuple[tuple[Message, ...], str]] = {}
+    failed = 0
 
-        def request(number: int) -> TextRequest:
-            asked[number] = questions[number]
-            return TextRequest(janus.processor.understanding_prompt(asked[number][0]), options)
+    def request(number: int) -> TextRequest:
+        asked[number] = questions[number]
+        return TextRequest(janus.processor.understanding_prompt(asked[number][0]), options)
 
-        for place, (number, result) in enumerate(results(janus.engine, own, request, batch)):
-            messages, reference = asked.pop(number, ((), ""))
-            if isinstance(result, JanusError):
-                failed += 1
-                complain(f"record {number + 1} is left out: {result}")
-            else:
-                kept.add(number, [_line(messages, result.text, reference, output.parent)])
-            progress(len(every) - len(own) + place + 1, len(every))
+    for place, (number, result) in enumerate(results(janus.engine, own, request, batch)):
+        messages, reference = asked.pop(number, ((), ""))
+        if isinstance(result, JanusError):
+            failed += 1
+            complain(f"record {number + 1} is left out: {result}")
+        else:
+            kept.add(number, [_line(messages, result.text, reference, output.parent)])
+        progress(len(every) - len(own) + place + 1, len(every))
     return len(every) - failed, failed
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from openjanus.data.forms import TEXTS
 from openjanus.engine.request import ImageRequest, Picture
 from openjanus.environment import Share
 from openjanus.errors import DataError, JanusError
+from openjanus.files import replace_file
 from openjanus.janus import Janus
-from openjanus.jobs.results import Results, writing
+from openjanus.jobs.results import Results
 from openjanus.jobs.running import results
 from openjanus.types import ImageOptions
 
@@ -82,33 +84,31 @@ def paint(
     """
     texts = blake2b(repr([(one.number, one.text, one.images, one.seed) for one in wanted]).encode(), digest_size=8)
     settings = {"prompts": texts.hexdigest(), "model": janus.name, "options": vars(options)}
-    with Results(folder / RECORDS, share, settings) as kept:
-        own = [one for one in wanted[share.rank :: share.size] if one.number not in kept.done]
-        total = len(wanted[share.rank :: share.size])
-        failed = 0
+    kept = Results(folder / RECORDS, share, settings)
+    own = [one for one in wanted[share.rank :: share.size] if one.number not in kept.done]
+    total = len(wanted[share.rank :: share.size])
+    failed = 0
 
-        def request(one: Wanted) -> ImageRequest:
-            seed = one.seed if one.seed is not None else (options.seed or 0) + one.number * options.n
-            return ImageRequest(one.text, replace(options, seed=seed), images=one.images)
+    def request(one: Wanted) -> ImageRequest:
+        seed = one.seed if one.seed is not None else (options.seed or 0) + one.number * options.n
+        return ImageRequest(one.text, replace(options, seed=seed), images=one.images)
 
-        for place, (one, result) in enumerate(results(janus.engine, own, request, batch)):
-            if isinstance(result, JanusError):
-                failed += 1
-                complain(f"prompt {one.number + 1} is left out: {result}")
-            else:
-                kept.add(one.number, [_saved(picture, one, i, folder, janus.name) for i, picture in enumerate(result)])
-            progress(total - len(own) + place + 1, total)
+    for place, (one, result) in enumerate(results(janus.engine, own, request, batch)):
+        if isinstance(result, JanusError):
+            failed += 1
+            complain(f"prompt {one.number + 1} is left out: {result}")
+        else:
+            kept.add(one.number, [_saved(picture, one, i, folder, janus.name) for i, picture in enumerate(result)])
+        progress(total - len(own) + place + 1, total)
     return total - failed, failed
 
 
 def _saved(picture: Picture, one: Wanted, place: int, folder: Path, model: str) -> dict[str, Any]:
     """The record of a picture, which is written first."""
     name = f"{one.number:06d}_{place}.png"
-    partial = folder / f".{name}.partial"
-    with writing(folder / name):
-        with partial.open("wb") as file:
-            picture.write(file, model)
-        partial.replace(folder / name)
+    content = BytesIO()
+    picture.write(content, model)
+    replace_file(folder / name, content.getvalue())
     shown = [{"type": "image", "image": str(image)} for image in one.images]
     user: Any = [*shown, {"type": "text", "text": one.text}] if shown else one.text
     painted = [{"type": "image", "image": name}]

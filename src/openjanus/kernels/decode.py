@@ -16,7 +16,7 @@ from torch import Tensor
 from openjanus.errors import ConfigError
 from openjanus.models.quantization import GROUP
 
-_VERSION = 3  # as decode.c says
+_VERSION = 4  # as decode.c says
 TILE = 32  # outputs that lie together
 LANES = 16  # numbers that are worked on at a time
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
@@ -73,10 +73,14 @@ class BlockTable(ctypes.Structure):
 
 @cache
 def supported() -> frozenset[str]:
-    """Which run here: bf16; where bytes are multiplied, int8, int4 and fused: the norm, the gate, attention."""
+    """Which run here: bf16, with matrices if it does so on matrix units (AMX); where bytes are multiplied, int8, int4 and fused:
+    the norm, the gate, attention."""
     library = _library()
-    told = 0 if library is None else library.supported()
-    return frozenset({"int8", "int4", "fused"} if told & 1 else ()) | frozenset({"bf16"} if told & 2 else ())
+    if library is None:
+        return frozenset()
+    told, matrices = library.supported(), library.matrices()
+    bytes = {"int8", "int4", "fused"} if told & 1 else set()
+    return frozenset(bytes | ({"bf16"} if told & 2 else set()) | ({"matrices"} if matrices else set()))
 
 
 def fits_tiles(outputs: int, inputs: int) -> bool:
@@ -113,7 +117,7 @@ def _laid_out(weights: Tensor) -> Tensor:
 
 
 def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
-    """bfloat16 [M, N] of x bfloat16 [M, K], multiplied and added up as float32: as fast for many rows as for few."""
+    """bfloat16 [M, N] of x bfloat16 [M, K], multiplied exactly and added up as float32: as fast for many rows as for few."""
     _expect(x, torch.bfloat16)
     _expect(tiles, torch.bfloat16)
     assert x.shape[1] == tiles.shape[1] * 2, f"{x.shape[1]} inputs for {tiles.shape[1] * 2}"

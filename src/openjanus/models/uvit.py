@@ -71,7 +71,8 @@ class ConvNextBlock(nn.Module):
         self.cond_embeds_mapper = nn.Linear(config.hidden_size, 2 * channels, bias=bias)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        hidden = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        # Laid out anew: for a linear layer of a map that is not, torch copies the weights for each of its lines.
+        hidden = self.norm(self.depthwise(x).permute(0, 2, 3, 1).contiguous())
         hidden = self.channelwise_norm(F.gelu(self.channelwise_linear_1(hidden)))
         hidden = self.channelwise_dropout(self.channelwise_linear_2(hidden))
         x = x + hidden.permute(0, 3, 1, 2)

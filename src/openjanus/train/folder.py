@@ -3,13 +3,13 @@
 Things appear there whole or not at all.
 """
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from openjanus import files
 from openjanus.checkpoints.writing import write_file
 from openjanus.errors import ConfigError, TrainingError
 from openjanus.train.recipe import Recipe, flat
@@ -18,36 +18,19 @@ from openjanus.train.recipe import Recipe, flat
 _FIXED = ("name", "seed", "settings")
 # Of the settings, what says how a run ends: one that a broken record has stopped may go on without it.
 _FREE = ("settings.on_error",)
+_GO_ON = "Make room and start the same command again: the run goes on from its newest state"
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> AbstractContextManager[None]:
     """A disk that refuses becomes a TrainingError, which says that nothing is lost."""
-    try:
-        yield
-    except OSError as error:
-        raise TrainingError(
-            f"{path} cannot be written: {error.strerror or error}; what was saved before is intact. "
-            "Make room and start the same command again: the run goes on from its newest state"
-        ) from error
+    return files.writing(path, TrainingError, _GO_ON)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """No other process trains in the folder meanwhile; TrainingError if one does. A lock ends with its process, killed or not."""
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """No other process trains in the folder meanwhile; TrainingError if one does."""
     place = folder.resolve()
-    path = place.with_name(f".{place.name}.lock")
-    with writing(folder):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainingError(
-                f"another process is training in {folder}; wait for it, or choose another folder with -o"
-            ) from None
-        yield
+    busy = TrainingError(f"another process is training in {folder}; wait for it, or choose another folder with -o")
+    return files.locked(place.with_name(f".{place.name}.lock"), busy, _GO_ON)
 
 
 def partial_of(path: Path) -> Path:

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from openjanus.errors import DataError
-from openjanus.evaluate.files.records import replace_file
 from openjanus.evaluate.judges.inception import SIDE, Inception
+from openjanus.files import replace_file
 
 ROWS = 50  # pictures at a time
 CHUNK = 1000  # pictures whose features are one file, so that a kill costs no more than these

@@ -8,12 +8,12 @@ from typing import Any
 from openjanus.errors import DataError
 from openjanus.evaluate.benchmark import Benchmark, Case, Done, Judgement, Measure, Question
 from openjanus.evaluate.files.finding import data_folder, require
-from openjanus.evaluate.files.records import replace_file
 from openjanus.evaluate.files.tables import Row, read_table
 from openjanus.evaluate.intervals import Evidence, ratio
 from openjanus.evaluate.tools import Tools
 from openjanus.evaluate.understanding.matching import matched
 from openjanus.evaluate.understanding.prompts import LETTERS, NO_SYSTEM, ROLES, choice
+from openjanus.files import replace_file
 
 TURN = 1_000_000  # what a further rotation adds to the index of a question
 QUESTIONS = {"dev": 1164, "test": 1784}

@@ -6,11 +6,11 @@ from typing import Any
 
 from openjanus.evaluate.benchmark import Benchmark, Case, Done, Judgement, Measure, Question, mean
 from openjanus.evaluate.files.finding import check_images, data_folder, fields, file_image, find, read_json, require
-from openjanus.evaluate.files.records import write_json
 from openjanus.evaluate.files.tables import read_table
 from openjanus.evaluate.judges.text import JudgeError, TextJudge
 from openjanus.evaluate.tools import Tools, key_of
 from openjanus.evaluate.understanding.prompts import ROLES, free
+from openjanus.files import write_json
 
 SKILLS = {"rec": "recognition", "ocr": "OCR", "know": "knowledge", "gen": "generation", "spat": "space", "math": "math"}
 QUESTIONS = 218

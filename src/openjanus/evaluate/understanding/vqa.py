@@ -9,10 +9,10 @@ from openjanus.errors import DataError
 from openjanus.evaluate.answers.vqa import normalise, normalise_spoken, relaxed_match, soft_accuracy
 from openjanus.evaluate.benchmark import Benchmark, Case, Done, Judgement, Measure, Question, by_task, mean
 from openjanus.evaluate.files.finding import check_ids, check_images, data_folder, fields, file_image, find, read_json, require
-from openjanus.evaluate.files.records import write_json
 from openjanus.evaluate.files.tables import read_table
 from openjanus.evaluate.tools import Tools
 from openjanus.evaluate.understanding.prompts import NO_SYSTEM, ROLES, short
+from openjanus.files import write_json
 
 _QUESTIONS = ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_OpenEnded_mscoco_test-dev2015_questions.json")
 

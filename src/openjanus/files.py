@@ -1,5 +1,6 @@
-"""Lines of JSON that a run appends and reads again: a line is there whole or not at all, also after a kill."""
+"""Files that a run writes and reads again: there whole or not at all, also after a kill or on a full disk."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,29 +8,47 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from openjanus.errors import DataError
+from openjanus.errors import DataError, JanusError
+
+GO_ON = "Make room, or choose another place with -o, and start the same command again: it goes on from there"
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """A disk that refuses becomes a DataError, which says that nothing is lost."""
+def writing(path: Path, kind: type[JanusError] = DataError, advice: str = GO_ON) -> Iterator[None]:
+    """A disk that refuses becomes an error of that kind, which says that nothing is lost and what to do."""
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}; what was written before is intact. "
-            "Make room, or choose another place with -o, and start the same command again: it goes on from there"
-        ) from error
+        raise kind(f"{path} cannot be written: {error.strerror or error}; what was saved before is intact. {advice}") from error
+
+
+@contextmanager
+def locked(path: Path, busy: JanusError, advice: str = GO_ON) -> Iterator[None]:
+    """No other process holds the lock of this file meanwhile; `busy` if one does, or an error of its kind if the disk refuses.
+
+    A lock ends with its process, killed or not.
+    """
+    with writing(path.parent, type(busy), advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        yield
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a file, [] if there is none. A last line that a kill cut short is left out; DataError for any other."""
+    """The objects of a file of JSON lines, [] if there is none.
+
+    A last line that a kill cut short is left out; DataError for any other that is none.
+    """
     if not path.exists():
         return []
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1].splitlines()
+    content = path.read_bytes()
     records = []
-    for number, line in enumerate(whole, 1):
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
         try:
             records.append(json.loads(line))
         except ValueError as error:
@@ -40,7 +59,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Append records and see them onto the disk. What a kill left of a line before is cut off."""
+    """Append objects to a file of JSON lines and see them onto the disk. What a kill left of a line before is cut off."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
