@@ -48,8 +48,8 @@ LANGUAGE = LanguageConfig(
 # Single objects are learned in the first minutes, so most captions are of more.
 TASKS = {"two_object": 0.18, "counting": 0.2, "colors": 0.06, "position": 0.26, "color_attr": 0.22, "free": 0.08}
 LONG = 0.2  # of texts to paint, those of several sentences, which say where things are
-# Answers that need two or three thoughts (which letter stands before the colour of the star) are asked for more often, and most of
-# all where things are: with one such question in eight a model never came to tell left from right.
+# Answers that need two or three thoughts (which letter stands before the colour of the star) are asked for more often, and most
+# of all where things are: with one such question in eight a model never came to tell left from right.
 ASKED = (*KINDS, "description", *("position",) * 5, *("caption", "choice", "comparison") * 2, "count", "color", "attribute")
 # Weights that nothing draws back grow until no step moves them: a model trained so for 360,000 samples learned lookups more
 # slowly than one that began anew.
