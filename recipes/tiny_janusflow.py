@@ -4,8 +4,8 @@
 
 Its parts lie in recipes/parts, as tiny_language, tiny_vae and tiny_encoder made them.
 
-The stages are those of tiny_janus (JanusFlow, section 3.3). Pictures to paint have 64 pixels and a latent of 16 x 16, of which
-the language model sees cells of 2 x 2: as many as the tower, which reads 48 pixels, has patches, so representations align.
+The stages are those of tiny_janus (JanusFlow, section 3.3). Pictures have 48 pixels, as janus-tiny's, and a latent of 12 x 12, of
+which the language model sees 6 x 6 cells of 2 x 2.
 """
 
 import sys
@@ -38,14 +38,10 @@ VISION = ("understanding.encoder", *VAE)
 
 @dataclass(frozen=True)
 class Settings(tiny_world.Settings):
-    """With the autoencoder, and alignment after half of the blocks: there are only six."""
+    """With the autoencoder. Representations are not aligned: the tower has 8 x 8 patches, and no cell of 6 x 6 is one of them."""
 
     # Objects fill a third of a picture's width: at the usual times they are long decided.
     time_earlier: float = 1.5
-    alignment: bool = True
-    alignment_weight: float = 0.5
-    alignment_block: int = 3
-    alignment_width: int = 256
     vae: str = str(tiny_world.PARTS / "tiny_vae")
 
 
@@ -57,7 +53,7 @@ def start(recipe: Recipe) -> Start:
         FlowGenerationConfig(
             UViTEncoderConfig(4, 2, 2, 0, (CHANNELS,), 2, WIDTH),
             UViTDecoderConfig(CHANNELS, 4, (CHANNELS,), 1, 2, WIDTH),
-            latent_size=(16, 16),
+            latent_size=(12, 12),
             vae=load_vae_config(recipe.settings.vae),
         ),
     )
