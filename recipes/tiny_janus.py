@@ -10,7 +10,7 @@ pictures, 12 x 12 codes.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -61,4 +61,7 @@ def start(recipe: Recipe, slots: int = CONFIG.understanding.slots) -> Start:
     return started
 
 
-RECIPE = tiny_world.recipe_of("tiny_janus", start, Settings(), 1, VISION, VQ)
+ADAPT, NAMES, PRETRAIN, TUNE = tiny_world.stages(tiny_world.BASE, VISION, VQ)
+# Answers that need two thoughts come late, and only once the tower moves too.
+TUNE = replace(TUNE, steps=3200, rate=1.5e-3, mix={"understanding": 5, "text": 1, "generation": 3})
+RECIPE = tiny_world.recipe_of("tiny_janus", start, Settings(), 1, (ADAPT, NAMES, PRETRAIN, TUNE))

@@ -124,10 +124,8 @@ def start(recipe: Recipe, config: JanusConfig, processor: Processor, parts: tupl
     return Start(model, processor, own, {"adapt": names, "names": names})
 
 
-def recipe_of(
-    name: str, start: Callable[[Recipe], Start], settings: Settings, seed: int, vision: tuple[str, ...], decoder: tuple[str, ...]
-) -> Recipe:
-    """The recipe of a bundled model; vision and decoder: as for `stages`."""
+def recipe_of(name: str, start: Callable[[Recipe], Start], settings: Settings, seed: int, stages: tuple[Stage, ...]) -> Recipe:
+    """The recipe of a bundled model."""
     return Recipe(
         name=name,
         task=lambda recipe: UnifiedTask(recipe, recipe.settings, lambda: start(recipe)),
@@ -135,12 +133,12 @@ def recipe_of(
         seed=seed,
         save_every=500,
         preview_every=2000,
-        stages=stages(BASE, vision, decoder),
+        stages=stages,
     )
 
 
-def stages(base: Stage, vision: tuple[str, ...], decoder: tuple[str, ...]) -> tuple[Stage, ...]:
-    """The papers' order, for both bundled models: adaptors, names, everything, and everything with the tower.
+def stages(base: Stage, vision: tuple[str, ...], decoder: tuple[str, ...]) -> tuple[Stage, Stage, Stage, Stage]:
+    """The papers' order: adaptors, names, everything, and everything with the tower.
 
     vision: the parts that are never trained before the last stage. decoder: those that are not even then.
     """
@@ -148,17 +146,7 @@ def stages(base: Stage, vision: tuple[str, ...], decoder: tuple[str, ...]) -> tu
     return (
         replace(base, name="adapt", steps=200, mix={"understanding": 1, "generation": 3}, frozen=(*vision, "language")),
         replace(base, name="names", steps=400, mix=mix, frozen=vision),
-        replace(base, name="pretrain", steps=4000, mix=mix, frozen=vision, schedule="cosine", floor=0.1, ema=0.999),
-        replace(
-            base,
-            name="tune",
-            steps=500,
-            mix=mix,
-            frozen=decoder,
-            # A tenth, as near as can be to the papers' fifth: at half of it the tower forgets what it knew.
-            rate=base.rate / 10,
-            schedule="cosine",
-            floor=0.02,
-            ema=0.999,
-        ),
+        replace(base, name="pretrain", steps=2600, mix=mix, frozen=vision, schedule="cosine", floor=0.1, ema=0.999),
+        # A fifth to a third of the rate before: at half of it the tower forgets what it knew.
+        replace(base, name="tune", steps=500, mix=mix, frozen=decoder, rate=1.2e-3, schedule="cosine", floor=0.02, ema=0.999),
     )

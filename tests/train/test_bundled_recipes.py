@@ -45,14 +45,14 @@ def test_the_first_hundred_steps_learn(name: str, tmp_path: Path):
     assert sum(line["losses"][loss] for line in lines[-10:]) / 10 < limit
 
 
-@pytest.mark.parametrize(("name", "size"), [("tiny_janus", 48), ("tiny_janusflow", 64)])
-def test_a_step_of_every_stage_ends_in_a_model_that_loads(name: str, size: int, tmp_path: Path):
+@pytest.mark.parametrize("name", ["tiny_janus", "tiny_janusflow"])
+def test_a_step_of_every_stage_ends_in_a_model_that_loads(name: str, tmp_path: Path):
     recipe = bundled(name)
     stages = tuple(replace(stage, steps=1, batch=8) for stage in recipe.stages)
     result = run(tmp_path / "run", recipe=replace(recipe, stages=stages, preview_every=0))
     assert [line["stage"] for line in curve(tmp_path / "run")] == ["adapt", "names", "pretrain", "tune"]
     assert result.final is not None
-    assert load(result.final).generate("a red circle", seed=0)[0].size == (size, size)
+    assert load(result.final).generate("a red circle", seed=0)[0].size == (48, 48)
 
 
 @pytest.mark.parametrize("name", ["ablation_decoupled", "ablation_shared", "ablation_single"])
