@@ -1,8 +1,10 @@
-"""The cards of the bundled models say how they came about, and repeat the newest measured scores to the digit."""
+"""The cards of the bundled models say how they came about; every page repeats the newest measured scores to the digit."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,6 +12,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "src" / "openjanus" / "assets"
 MODELS = ("janus-tiny", "janusflow-tiny")
+
+
+@pytest.fixture(scope="module")
+def cards() -> ModuleType:
+    """benchmarks/cards.py, which is a program and in no package."""
+    spec = importlib.util.spec_from_file_location("cards", ROOT / "benchmarks" / "cards.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def card(name: str) -> str:
@@ -44,6 +56,32 @@ def test_a_cards_scores_are_the_measured_ones(name: str):
     for key, score in expected.items():
         if key != "position":
             assert shown[key] == f"{score['mean']:.3f}", key
+
+
+def test_cards_readme_and_the_benchmarks_page_are_what_the_program_writes_of_the_newest_results(cards: ModuleType):
+    pages = cards.pages()
+    assert len(pages) == 4
+    for path, text in pages.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run python benchmarks/cards.py"
+        assert "0.85" in text and "0.95" in text and "0.70" in text, "the aims"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_results_that_name_their_weights_are_of_the_bundled_ones(cards: ModuleType, name: str):
+    report = measured(name)
+    if "weights" not in report:
+        pytest.skip("measured before results named their weights")
+    assert report["weights"] == cards.weights(name), "measure them: python benchmarks/cards.py --run"
+
+
+def test_figures_take_the_place_of_older_ones_and_leave_the_rest_of_a_page(cards: ModuleType):
+    old = "Words.\n\n`openjanus evaluate shapes --model x`, 2026:\n\n| | score |\n|---|---|\n| painting | 0.5 |\n\nMore.\n"
+    once = cards.placed(old, "| new |", "card")
+    assert once == f"Words.\n\n{cards.BEGIN}\n\n| new |\n\n{cards.END}\n\nMore.\n"
+    assert cards.placed(once, "| newer |", "card") == once.replace("new", "newer")
+    for page, said in (("Words.\n", "no place for the figures"), (f"{cards.BEGIN}\n", "without the other")):
+        with pytest.raises(cards.PageError, match=said):
+            cards.placed(page, "| new |", "card")
 
 
 def test_together_they_fit_into_the_package():

@@ -1,6 +1,7 @@
 """`openjanus evaluate` as people type it: mistakes get one line, results go to stdout alone."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import tiny
 from openjanus.cli import console, main
 from openjanus.cli.evaluate import NAMES
 from openjanus.evaluate.catalogue import BENCHMARKS
+from openjanus.evaluate.published import published
 
 from .official import encoded, write_table
 
@@ -77,9 +79,26 @@ def test_the_help_names_every_benchmark_there_is():
     assert words == list(BENCHMARKS)
 
 
-def test_the_page_tells_how_to_run_every_benchmark():
+def sections() -> dict[str, str]:
+    """The sections of the page by their headings."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    for name, kind in BENCHMARKS.items():
-        assert f"`{name}`" in page or f"evaluate {name} " in page, name
-        for protocol in kind.protocols:
-            assert len(kind.protocols) == 1 or f"`{protocol}`" in page or f"--protocol {protocol}" in page, (name, protocol)
+    parts = re.split(r"^###? (.+)\n", page, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_page_has_a_recipe_of_every_benchmark_with_its_command_and_the_papers_numbers(name: str):
+    recipe, kind = sections()[name], BENCHMARKS[name]
+    assert f"`openjanus evaluate {name} --model " in recipe
+    for protocol in kind.protocols:
+        assert len(kind.protocols) == 1 or protocol in recipe, protocol
+    if name != "shapes":
+        assert "**Data**" in recipe and "**Ours, hardware, time**" in recipe
+        main = {"pope": "F1", "mme": "perception", "mmvet": "total", "coco30k": "FID", "mjhq30k": "FID"}
+        overall = {"mmbench": "overall", "geneval": "overall", "dpg": "overall"}
+        numbers = published(name, (main | overall).get(name, "accuracy"))
+        ours = {model: value for model, value in numbers.items() if model.startswith("Janus")}
+        assert ours
+        for model, value in ours.items():
+            shown = [f"{value:.1f}", f"{value:.2f}", f"{value:.2f}".removeprefix("0")]
+            assert model in recipe and any(one in recipe for one in shown), (model, value)

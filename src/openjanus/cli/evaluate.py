@@ -45,6 +45,7 @@ def evaluate(
     temperature: Annotated[float, typer.Option(min=0, help="Of codes; 0 is always the likeliest.")] = 1.0,
     steps: options.Steps = 30,
     batch: Annotated[int, typer.Option(min=1, help="Answers or pictures that run together.")] = 32,
+    threads: Annotated[int, typer.Option(min=1, help="Of each process on a CPU. Other numbers may round otherwise.")] = 1,
     score_only: Annotated[bool, typer.Option("--score-only", help="Make no samples; score those in the folder of -o.")] = False,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Two runs' folders: which scores differ, and how surely.", show_default=False)
@@ -111,7 +112,7 @@ def evaluate(
     if output is None and (score_only or here.size > 1):
         raise PromptError("samples need a folder for this; name one with -o")
     place = str(here.device(device))
-    settings = Settings(protocol, seed, limit, images_per_prompt, batch, guidance, temperature, steps)
+    settings = Settings(protocol, seed, limit, images_per_prompt, batch, guidance, temperature, steps, threads=threads)
     judges = JudgeOptions(judge, vqa, detector, clip, inception, reference, place, timeout)
     with TemporaryDirectory(prefix="openjanus-") as kept_nowhere:
         plan = Plan(tuple(dict.fromkeys(benchmark)), output or Path(kept_nowhere), data, settings, judges, score_only)

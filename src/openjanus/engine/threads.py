@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,6 +23,17 @@ def settle_threads(device: torch.device) -> None:
     """
     if device.type == "cpu" and not threads_are_chosen():
         torch.set_num_threads(min(torch.get_num_threads(), processors()))
+
+
+@contextmanager
+def working_with(threads: int) -> Iterator[None]:
+    """Let torch use so many threads on a CPU meanwhile: with as many, sums are added up in the same order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def processors() -> int:

@@ -126,7 +126,8 @@ class Settings:
 
     limit: only the first so many cases of each task. batch: prompts or pictures that run together; a part of the settings because
     sums of another order may round otherwise. guidance, temperature, steps: of pictures; None is the model's own. size: pixels of
-    scenes that a benchmark draws itself; None is what the model reads.
+    scenes that a benchmark draws itself; None is what the model reads. threads: of each process on a CPU; a part of
+    them for the same reason, and one because every machine and every launcher would choose another number.
     """
 
     protocol: str = ""
@@ -138,6 +139,7 @@ class Settings:
     temperature: float = 1.0
     steps: int = 30
     size: int | None = None
+    threads: int = 1
 
 
 Done = Sequence[tuple[Case, Sequence[Sample]]]

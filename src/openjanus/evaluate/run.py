@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from openjanus.engine.threads import working_with
 from openjanus.environment import Share
 from openjanus.errors import ConfigError, DataError, JanusError
 from openjanus.evaluate.benchmark import Benchmark, Case, Judgement, Settings, limited
@@ -74,14 +75,16 @@ def run(plan: Plan, load: Callable[[], Janus], share: Share, reporter: Reporter)
         for benchmark, cases, _ in prepared:
             begun = time.monotonic()
             samples = Samples(plan.folder / benchmark.name, share.rank)
-            with samples.locked(), reporter.progress(benchmark.name) as progress:
+            threads = working_with(benchmark.settings.threads)
+            with samples.locked(), threads, reporter.progress(benchmark.name) as progress:
                 sample(cases, speaking(janus, benchmark.roles), samples, benchmark.settings, share, progress)
             spent[benchmark.name] = time.monotonic() - begun
     if not share.leads:
         return []
     finished = []
     for (benchmark, cases, _), told in zip(prepared, about, strict=True):
-        one = _score(benchmark, cases, told, plan, share, reporter)
+        with working_with(benchmark.settings.threads):
+            one = _score(benchmark, cases, told, plan, share, reporter)
         finished.append(replace(one, seconds=one.seconds + spent.get(benchmark.name, 0.0)))
     write_report(plan.folder)
     return finished
