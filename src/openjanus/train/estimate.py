@@ -19,6 +19,7 @@ from openjanus.errors import ConfigError
 from openjanus.models.attention import rotary
 from openjanus.models.janus import JanusModel
 from openjanus.models.llama import Block, Place, Positions, Turn
+from openjanus.train.eight_bits import optimizer_bytes
 from openjanus.train.from_checkpoint import CheckpointSettings
 from openjanus.train.lora import whole_parts
 from openjanus.train.parts import belongs
@@ -144,6 +145,7 @@ def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, 
         and name.rsplit(".", 1)[-1] in lora.layers
     ]
     matrices = lora.rank * sum(module.in_features + module.out_features for module in targets)
+    moments = optimizer_bytes((one for name, one in model.named_parameters() if name in moved), stage) + 8 * matrices
     moving, every = sum(moved.values()) + matrices, sum(sizes.values()) + matrices
     held = sum(size * (2 if _is_halved(name, moved, settings) else 4) for name, size in sizes.items()) + 4 * matrices
     blocks = {name: size for name, size in sizes.items() if name.startswith("language.model.layers.")}
@@ -180,7 +182,7 @@ def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, 
         tokens,
         weights=held // shards,
         gradients=4 * moving // shards,
-        optimizer=(8 + 4 * (stage.ema is not None)) * moving // shards,
+        optimizer=(moments + 4 * (stage.ema is not None) * moving) // shards,
         whole=int(gathered),
         activations=int(kept),
         seconds=seconds,

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 from torch import Tensor
@@ -84,7 +84,8 @@ class Saver:
             self._world.barrier()
             written = None
             if self._background:
-                written = async_save(tensors, checkpoint_id=partial, process_group=self._group)
+                # It has copied all when it returns, and then it returns this.
+                written = cast("Future[Any]", async_save(tensors, checkpoint_id=partial, process_group=self._group))
             else:
                 save(tensors, checkpoint_id=partial)
             self._unnamed = _Unnamed(target, place, written, opened.pop_all())
