@@ -8,7 +8,7 @@ from openjanus.train.folder import states
 
 from .running import HERE, curve, start
 
-# As the toy. The save of step 8 dies with the last process, its file cut in the middle; later the save of step 12 dies with the first
+# As the toy. The save of step 8 dies with the last process, its file cut in the middle; later that of step 12 dies with the first
 # process, when all files are written and the state has still to be named. Each happens once, and leaves a file that says so.
 DYING = f"""
 import os
