@@ -42,9 +42,16 @@ def toy(*assignments: str) -> Recipe:
     return override(load_recipe(str(TOY)), assignments)
 
 
-def run(folder: Path, *assignments: str, recipe: Recipe | None = None, notes: Notes | None = None, workers: int = 0) -> Result:
+def run(
+    folder: Path,
+    *assignments: str,
+    recipe: Recipe | None = None,
+    notes: Notes | None = None,
+    workers: int = 0,
+    background: bool = False,
+) -> Result:
     """Train the toy, or another recipe, in this process."""
-    return train(recipe or toy(*assignments), folder, ALONE, notes or Notes(), workers)
+    return train(recipe or toy(*assignments), folder, ALONE, notes or Notes(), workers, background)
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
@@ -60,11 +67,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def start(folder: Path, assignments: Sequence[str], processes: int = 1, recipe: Path = TOY) -> "subprocess.Popen[str]":
-    """The toy recipe, or another file's, in a process of its own, or in several by torchrun."""
+def start(
+    folder: Path, assignments: Sequence[str], processes: int = 1, recipe: Path = TOY, restarts: int = 0
+) -> "subprocess.Popen[str]":
+    """The toy recipe, or another file's, in a process of its own, or in several by torchrun, which starts them again so often."""
     command = [sys.executable]
     if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
     command += [str(HERE / "start.py"), str(recipe), *assignments, "-o", str(folder), "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1] / "src")}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

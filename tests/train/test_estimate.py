@@ -54,6 +54,8 @@ def test_parameters_and_optimizer_are_those_of_the_run(name: str, variant: str, 
     assert need.optimizer == 4 * sum(held) and need.gradients == 4 * moving
     (shared,) = estimate(made, 4, 80, 312).stages
     assert shared.optimizer == need.optimizer // 4 and shared.whole > need.whole
+    (copied,) = estimate(made, 4, 80, 312, shards=2).stages
+    assert copied.optimizer == need.optimizer // 2 and copied.weights == need.weights // 2 and copied.seconds == shared.seconds
 
 
 @pytest.mark.parametrize("name", ["finetune_full", "finetune_lora"])

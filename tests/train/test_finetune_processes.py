@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -70,10 +68,7 @@ def test_a_rank_that_is_killed_is_started_again_and_the_curve_goes_on_to_the_las
     straight = start(tmp_path / "straight", [], processes=2, recipe=FILE)
     assert straight.wait(timeout=PATIENCE) == 0
     monkeypatch.setitem(os.environ, "FINETUNE_DELAY", "0.2")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
-    command += [str(HERE / "start.py"), str(FILE), "-o", str(tmp_path / "killed"), "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1] / "src")}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(tmp_path / "killed", [], processes=2, recipe=FILE, restarts=3)
     wait_for(process, tmp_path / "killed", 6)
     os.kill(_children(process.pid)[-1], signal.SIGKILL)
     _, error = process.communicate(timeout=PATIENCE)

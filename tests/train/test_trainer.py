@@ -16,7 +16,7 @@ from openjanus.errors import CheckpointError, ConfigError, ImageError, TrainingE
 from openjanus.train import plan
 from openjanus.train.folder import locked, states
 from openjanus.train.recipe import Recipe
-from openjanus.train.state import Place, load_state, read_place, save_state
+from openjanus.train.state import Place, Saver, load_state, read_place
 from openjanus.train.stopping import Stopping
 
 from .game import GAME
@@ -277,9 +277,9 @@ def test_previews_are_made_every_so_many_steps_and_states_kept_only_twice(tmp_pa
 
 
 def test_a_state_is_replaced_when_its_step_is_saved_again(tmp_path: Path):
-    place = Place("adapt", 1, 1, 8)
+    place, saver = Place("adapt", 1, 1, 8), Saver(tmp_path, ALONE)
     for value in (1.0, 2.0):
-        save_state(tmp_path, {"w": torch.tensor([value])}, place, ALONE)
+        saver.save({"w": torch.tensor([value])}, place)
     tensors = {"w": torch.zeros(1)}
     load_state(states(tmp_path)[0], tensors)
     assert tensors["w"].item() == 2.0

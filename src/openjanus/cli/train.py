@@ -26,6 +26,16 @@ def train(
     gpus: Annotated[int, typer.Option(help="With --plan: GPUs of all machines.")] = 1,
     memory: Annotated[float, typer.Option(help="With --plan: GiB of each.")] = 80.0,
     tflops: Annotated[float, typer.Option(help="With --plan: peak TFLOP/s of each (312: A100 in bfloat16).")] = 312.0,
+    shards: Annotated[
+        int | None,
+        typer.Option(help="Processes that hold one copy of the model together, e.g. those of a machine.", show_default="all"),
+    ] = None,
+    async_saves: Annotated[
+        bool,
+        typer.Option(
+            "--async-saves", help="Write states while the run goes on; takes memory for a copy of this process's share."
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches ahead.")] = 0,
     device: options.Device = "auto",
     as_json: options.Json = False,
@@ -46,18 +56,18 @@ def train(
 
     chosen = override(load_recipe(recipe), settings or [])
     if planned:
-        counted = estimate.estimate(chosen, gpus, memory, tflops)
+        counted = estimate.estimate(chosen, gpus, memory, tflops, shards)
         print(json.dumps(counted.to_json()) if as_json else counted.to_text())
         return
     folder = output or Path("runs") / chosen.name
-    with parallel.joined(device) as world:
+    with parallel.joined(device, shards) as world:
         if dry_run:
             expected = plan.dry_run(chosen, world)
             if world.leads:
                 print(json.dumps(expected.to_json()) if as_json else expected.to_text())
             return
         with training_progress(chosen.name, speaks=world.leads) as reporter:
-            result = trainer.train(chosen, folder, world, reporter, workers)
+            result = trainer.train(chosen, folder, world, reporter, workers, async_saves)
     if world.leads and result.final is not None:
         print(json.dumps({"folder": str(result.final), "steps": result.step}) if as_json else result.final)
     if world.size > 1:

@@ -19,6 +19,7 @@ from openjanus.errors import ConfigError
 from openjanus.models.attention import rotary
 from openjanus.models.janus import JanusModel
 from openjanus.models.llama import Block, Place, Positions, Turn
+from openjanus.train.eight_bits import optimizer_bytes
 from openjanus.train.from_checkpoint import CheckpointSettings
 from openjanus.train.lora import whole_parts
 from openjanus.train.parts import belongs
@@ -108,10 +109,11 @@ ADVICE = (
 )
 
 
-def estimate(recipe: Recipe, gpus: int, memory: float, tflops: float) -> Estimate:
+def estimate(recipe: Recipe, gpus: int, memory: float, tflops: float, shards: int | None = None) -> Estimate:
     """What a recipe that starts from a checkpoint would take; of a Hugging Face id only small files are fetched.
 
-    memory: GiB of a device. tflops: its peak in the stages' precision. ConfigError for a recipe of another kind.
+    memory: GiB of a device. tflops: its peak in the stages' precision. shards: GPUs that hold one copy of the model together,
+    None for all. ConfigError for a recipe of another kind.
     """
     settings = recipe.settings
     if not isinstance(settings, CheckpointSettings) or not settings.init:
@@ -119,14 +121,15 @@ def estimate(recipe: Recipe, gpus: int, memory: float, tflops: float) -> Estimat
     for name, value, least in (("--gpus", gpus, 1), ("--memory", memory, 0.1), ("--tflops", tflops, 0.1)):
         if value < least:
             raise ConfigError(f"{name} is {value}; it must be {least} or more")
+    if shards is not None and (shards < 1 or gpus % shards):
+        raise ConfigError(f"--shards is {shards}; it must divide --gpus, {gpus}")
     _, config = load_without_weights(settings.init)
     model = build_empty(config)
-    return Estimate(
-        recipe.name, gpus, memory, tflops, tuple(_need(stage, recipe, config, model, gpus, tflops) for stage in recipe.stages)
-    )
+    needs = tuple(_need(stage, recipe, config, model, gpus, shards or gpus, tflops) for stage in recipe.stages)
+    return Estimate(recipe.name, gpus, memory, tflops, needs)
 
 
-def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, gpus: int, tflops: float) -> Need:
+def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, gpus: int, shards: int, tflops: float) -> Need:
     settings: CheckpointSettings = recipe.settings
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     lora, half = settings.lora, stage.precision == "bfloat16"
@@ -142,6 +145,7 @@ def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, 
         and name.rsplit(".", 1)[-1] in lora.layers
     ]
     matrices = lora.rank * sum(module.in_features + module.out_features for module in targets)
+    moments = optimizer_bytes((one for name, one in model.named_parameters() if name in moved), stage) + 8 * matrices
     moving, every = sum(moved.values()) + matrices, sum(sizes.values()) + matrices
     held = sum(size * (2 if _is_halved(name, moved, settings) else 4) for name, size in sizes.items()) + 4 * matrices
     blocks = {name: size for name, size in sizes.items() if name.startswith("language.model.layers.")}
@@ -176,9 +180,9 @@ def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, 
         moving,
         every,
         tokens,
-        weights=held // gpus,
-        gradients=4 * moving // gpus,
-        optimizer=(8 + 4 * (stage.ema is not None)) * moving // gpus,
+        weights=held // shards,
+        gradients=4 * moving // shards,
+        optimizer=(moments + 4 * (stage.ema is not None) * moving) // shards,
         whole=int(gathered),
         activations=int(kept),
         seconds=seconds,

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from openjanus.device import is_shortage
 from openjanus.errors import ConfigError, EngineError, TrainingError
+from openjanus.train.eight_bits import plain_tensors
 from openjanus.train.losses import Total, add_up, backward, measure
-from openjanus.train.optimizer import Average, build_optimizers, clip
+from openjanus.train.optimizer import Average, build_optimizers, clip, set_rate
 from openjanus.train.parallel import World, gathered, released, spread, whole_tensors
 from openjanus.train.parts import belongs, freeze, sizes, trainable
 from openjanus.train.recipe import Recipe
@@ -81,9 +82,10 @@ class Learner:
         """All that a state holds of this learner: the very tensors that the next step uses."""
         found = self.module_tensors()
         for phase, moved, optimizers in zip(self._phases, self._moved, self._optimizers, strict=True):
-            states = {id(parameter): state for optimizer in optimizers for parameter, state in optimizer.state.items()}
+            movers = {id(parameter): optimizer for optimizer in optimizers for parameter in optimizer.state}
             for name, parameter in moved.items():
-                found |= {f"optimizer.{phase.name}.{name}.{key}": t for key, t in states[id(parameter)].items()}
+                state = plain_tensors(movers[id(parameter)], parameter)
+                found |= {f"optimizer.{phase.name}.{name}.{key}": tensor for key, tensor in state.items()}
         if self._average is not None:
             found |= {f"average.{name}": tensor for name, tensor in self._average.tensors.items()}
         return found
@@ -159,8 +161,7 @@ class Learner:
             norms[phase.name] = clip(moved, self.stage.clip)
             self._check_finite(means, norms[phase.name])
             for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                set_rate(optimizer, rate)
                 optimizer.step()
             # Fused optimizers do not say that they have written, and an engine that previews looks at that.
             torch.autograd.graph.increment_version(list(moved.values()))

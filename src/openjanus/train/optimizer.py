@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
@@ -9,6 +10,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from openjanus.errors import ConfigError
+from openjanus.train.eight_bits import build_adamw8bit, fits
 from openjanus.train.parts import belongs
 from openjanus.train.stage import Stage
 
@@ -22,8 +24,9 @@ def build_optimizers(
 ) -> list[Optimizer]:
     """What moves some of a module's parameters, with a stage's numbers; its state is there from the beginning, as zeros.
 
-    AdamW, for all of them; or, if the stage says muon, Muon for the matrices inside `blocks` (lists of modules, by name) and
-    AdamW for the rest: embeddings, heads, norms and what surrounds the blocks are no business of Muon's (Jordan et al. 2024).
+    AdamW, for all of them, or with moments of 8 bits for those that fit; or, if the stage says muon, Muon for the matrices inside
+    `blocks` (lists of modules, by name) and AdamW for the rest: embeddings, heads, norms and what surrounds the blocks are no
+    business of Muon's (Jordan et al. 2024).
     """
     matrices = {id(part.weight) for part in module.modules() if isinstance(part, _DECAYING)}
     inner = {
@@ -31,7 +34,9 @@ def build_optimizers(
         for name, one in parameters.items()
         if stage.optimizer == "muon" and one.ndim == 2 and id(one) in matrices and belongs(name, blocks)
     }
-    outer = {name: one for name, one in parameters.items() if name not in inner}
+    narrow = [one for one in parameters.values() if stage.optimizer == "adamw8bit" and fits(one)]
+    taken = {id(one) for one in (*inner.values(), *narrow)}
+    outer = [one for one in parameters.values() if id(one) not in taken]
     made: list[Optimizer] = []
     if inner:
         if not hasattr(optim, "Muon"):
@@ -41,19 +46,24 @@ def build_optimizers(
         for parameter in inner.values():
             muon.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
         made.append(muon)
+    if narrow:
+        made.append(build_adamw8bit(_groups(narrow, matrices, stage), stage))
     if outer:
         made.append(_adamw(outer, matrices, stage))
     return made
 
 
-def _adamw(parameters: Mapping[str, nn.Parameter], matrices: Container[int], stage: Stage) -> AdamW:
+def _groups(parameters: Sequence[nn.Parameter], matrices: Container[int], stage: Stage) -> list[dict[str, Any]]:
     """matrices: the ids of the parameters that decay."""
-    decaying = [parameter for parameter in parameters.values() if id(parameter) in matrices]
-    others = [parameter for parameter in parameters.values() if id(parameter) not in matrices]
+    decaying = [parameter for parameter in parameters if id(parameter) in matrices]
+    others = [parameter for parameter in parameters if id(parameter) not in matrices]
     groups = [{"params": decaying, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    filled = [group for group in groups if group["params"]]
-    optimizer = AdamW(filled, lr=stage.rate, betas=stage.betas, eps=stage.epsilon, fused=True)
-    for parameter in parameters.values():
+    return [group for group in groups if group["params"]]
+
+
+def _adamw(parameters: Sequence[nn.Parameter], matrices: Container[int], stage: Stage) -> AdamW:
+    optimizer = AdamW(_groups(parameters, matrices, stage), lr=stage.rate, betas=stage.betas, eps=stage.epsilon, fused=True)
+    for parameter in parameters:
         # What AdamW would make in its first step. Made now, a state has the same tensors before it and after it.
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
@@ -61,6 +71,15 @@ def _adamw(parameters: Mapping[str, nn.Parameter], matrices: Container[int], sta
             "exp_avg_sq": torch.zeros_like(parameter),
         }
     return optimizer
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """The learning rate of an optimizer's next step."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):  # a number there would make compiled steps begin anew
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def clip(parameters: Mapping[str, nn.Parameter], limit: float) -> float:

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from openjanus.environment import Share
+from openjanus.errors import ConfigError
 from openjanus.models.llama import Attention
-from openjanus.train.parts import trainable
 from openjanus.train.stage import Stage
 from openjanus.train.task import Task
 
@@ -28,16 +28,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, seen from one of them."""
+    """The processes of a run, seen from one of them. shards: how many of them hold one copy of the model together; None: all."""
 
     rank: int
     size: int
     device: torch.device
+    shards: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.shards is not None and (self.shards < 1 or self.size % self.shards):
+            raise ConfigError(
+                f"--shards is {self.shards}, and there {'is 1 process' if self.size == 1 else f'are {self.size} processes'}; "
+                "it must divide their number"
+            )
 
     @property
     def leads(self) -> bool:
         """Whether this process writes files and speaks to people."""
         return self.rank == 0
+
+    def mesh(self) -> DeviceMesh:
+        """The processes as sharding sees them: in a row, or copies of the model by shards of one (neighbours in rank)."""
+        kind, shards = self.device.type, self.shards or self.size
+        if shards == self.size:
+            return init_device_mesh(kind, (shards,))
+        return init_device_mesh(kind, (self.size // shards, shards), mesh_dim_names=("copy", "shard"))
 
     def gather(self, value: T) -> list[T]:
         """Everyone's small value, in order of rank, to everyone."""
@@ -53,19 +68,20 @@ class World:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[World]:
-    """The world this process belongs to, for the length of the block; ConfigError for a device that is not here."""
+def joined(device: str = "auto", shards: int | None = None) -> Iterator[World]:
+    """The world this process belongs to, for the length of the block; ConfigError for a device that is not here, or for a number
+    of shards that does not divide that of processes."""
     share = Share.launched()
-    place = share.device(device)
-    if share.size == 1:
-        yield World(0, 1, place)
+    world = World(share.rank, share.size, share.device(device), shards)
+    place = world.device
+    if world.size == 1:
+        yield world
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
     # gloo beside nccl carries the small values that live on the CPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     try:
-        world = World(share.rank, share.size, place)
         yield world
         # Who leaves while others still talk makes them fail. After an error nobody waits: the others may never come.
         world.barrier()
@@ -74,27 +90,37 @@ def joined(device: str = "auto") -> Iterator[World]:
 
 
 def spread(task: Task[Any], stage: Stage, world: World) -> None:
-    """Make a task's module ready to train here: on the device, float32 what moves, then checkpointing, compile, sharding.
+    """Make a task's module ready to train here, block by block: checkpointing, compile, the device, the precision, sharding.
 
     The order matters: a compiled block holds its own recomputation, and sharding gathers and frees a block around both. All
-    wrap `forward` in place, so parameters keep their names. Sharding is FSDP2 over all processes, block by block.
+    wrap `forward` in place, so parameters keep their names. Sharding is FSDP2, over all processes or over those that share a copy
+    (HSDP). A block is widened and shared out before the next: of the whole model a process holds no more than it was built with.
     """
-    task.module.to(world.device)
-    for parameter in trainable(task.module).values():
-        parameter.data = parameter.data.float()
-    blocks = [block for name in task.blocks for block in task.module.get_submodule(name).children()]
-    for block in blocks:
+    blocks = {f"{name}.{key}": block for name in task.blocks for key, block in task.module.get_submodule(name).named_children()}
+    for block in blocks.values():
         if stage.checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         if stage.compile:
             compile_block(block)
-    if world.size == 1:
-        return
-    mesh = init_device_mesh(world.device.type, (world.size,))
-    for module in (*blocks, task.module):
-        fully_shard(module, mesh=mesh)
-    for name in task.entrances:
-        register_fsdp_forward_method(task.module, name)
+    mesh = None if world.size == 1 else world.mesh()
+    settled: set[nn.Module] = set()
+    for name, module in (*blocks.items(), ("", task.module)):
+        for place, part in module.named_modules(settled, name):
+            _settle(part, place, task, world.device)
+        if mesh is not None:
+            fully_shard(module, mesh=mesh)
+    if mesh is not None:
+        for name in task.entrances:
+            register_fsdp_forward_method(task.module, name)
+
+
+def _settle(part: nn.Module, name: str, task: Task[Any], device: torch.device) -> None:
+    """Put what a part holds itself on the device, parameters in the precision that they are trained in."""
+    for leaf, parameter in part.named_parameters(name, recurse=False):
+        wide = torch.float32 if parameter.requires_grad else task.precision(leaf)
+        parameter.data = parameter.data.to(device, wide)
+    for leaf, buffer in part.named_buffers(recurse=False):
+        setattr(part, leaf, buffer.to(device))
 
 
 def compile_block(block: nn.Module, backend: Any = "inductor") -> None:

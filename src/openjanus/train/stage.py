@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from openjanus.errors import ConfigError
 
 Schedule = Literal["constant", "cosine"]
 Precision = Literal["float32", "bfloat16"]
-OptimizerName = Literal["adamw", "muon"]
+OptimizerName = Literal["adamw", "adamw8bit", "muon"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Stage:
     warmup: int = 0
     """Steps over which the rate rises in a line from nothing."""
     optimizer: OptimizerName = "adamw"
-    """adamw as in the papers; muon moves the matrices of the blocks, and wants far fewer samples (docs/training.md)."""
+    """adamw as in the papers; adamw8bit keeps its moments in 8 bits; muon moves the matrices of the blocks, and wants far fewer
+    samples (docs/training.md)."""
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
@@ -59,7 +60,7 @@ class Stage:
         self._check("micro_batch", self.micro_batch is None or self.micro_batch >= 1, "1 or more, or none")
         self._check("rate", 0 < self.rate < math.inf, "above 0")
         self._check("schedule", self.schedule in ("constant", "cosine"), "constant or cosine")
-        self._check("optimizer", self.optimizer in ("adamw", "muon"), "adamw or muon")
+        self._check("optimizer", self.optimizer in get_args(OptimizerName), "adamw, adamw8bit or muon")
         self._check("floor", 0 <= self.floor <= 1, "from 0 to 1")
         self._check("warmup", self.warmup >= 0, "0 or more")
         self._check("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more")

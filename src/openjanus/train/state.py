@@ -8,14 +8,17 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from openjanus.checkpoints.writing import write_file
 from openjanus.errors import CheckpointError
@@ -44,22 +47,80 @@ def read_place(state: Path) -> Place:
         raise CheckpointError(f"state {state} is damaged: {error}; remove it to go on from the one before") from error
 
 
-def save_state(folder: Path, tensors: dict[str, Tensor], place: Place, world: World) -> None:
-    """Write a state into `folder`, aside and then renamed, and remove all but the newest two. Every process calls it.
+@dataclass(frozen=True)
+class _Unnamed:
+    """A state that is being written. opened: what gives it its name when it is closed without an error."""
 
-    TrainingError if the disk refuses; the states that were there are untouched then.
+    target: Path
+    place: Place
+    written: "Future[Any] | None"
+    opened: ExitStack
+
+
+class Saver:
+    """Writes the states of a run into a folder, one at a time: aside, then renamed. Every process has one and calls it alike.
+
+    background: only copying the tensors keeps the run; the copies are written while it goes on. A state has its name when it is
+    whole, so a kill at any time costs no more than the states that had none yet.
     """
-    target = folder / f"{place.step:08d}"
-    with writing(target), aside(target) if world.leads else nullcontext(partial_of(target)) as partial:
-        world.barrier()
-        with _plain_errors(), _quiet():
-            save(tensors, checkpoint_id=partial)
-        if world.leads:
-            write_file(partial / _PLACE, json.dumps(asdict(place)).encode())
-    if world.leads:
-        for old in states(folder)[KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
-    world.barrier()
+
+    def __init__(self, folder: Path, world: World, background: bool = False) -> None:
+        self._folder = folder
+        self._world = world
+        self._background = background
+        # Processes talk about a state while they talk about steps: over lines of its own.
+        self._group = dist.new_group(backend="gloo") if background and world.size > 1 else None
+        self._unnamed: _Unnamed | None = None
+
+    def save(self, tensors: dict[str, Tensor], place: Place) -> None:
+        """Write a state, when the one before is whole; then all but the newest two are removed.
+
+        TrainingError if the disk refuses, now or for the state before; the states that were there are untouched then.
+        """
+        self.finish()
+        target = self._folder / f"{place.step:08d}"
+        with writing(target), ExitStack() as opened, _plain_errors(), _quiet():
+            partial = opened.enter_context(aside(target)) if self._world.leads else partial_of(target)
+            self._world.barrier()
+            written = None
+            if self._background:
+                # It has copied all when it returns, and then it returns this.
+                written = cast("Future[Any]", async_save(tensors, checkpoint_id=partial, process_group=self._group))
+            else:
+                save(tensors, checkpoint_id=partial)
+            self._unnamed = _Unnamed(target, place, written, opened.pop_all())
+        if not self._background:
+            self.finish()
+
+    def look(self) -> None:
+        """Name a state that has become whole in the background; one that has failed waits for `finish`."""
+        written = self._unnamed.written if self._unnamed else None
+        # The first process is the last to be done with a state: it describes what all have written.
+        if self._world.leads and written is not None and written.done() and written.exception() is None:
+            self._name()
+
+    def finish(self) -> None:
+        """Wait until the last state is whole, for every process; TrainingError if the disk refuses."""
+        self._name()
+        self._world.barrier()
+
+    def close(self) -> None:
+        """After an error that ends the run: name the last state if it becomes whole. Waits for no process that is not there."""
+        with suppress(Exception):
+            self._name()
+
+    def _name(self) -> None:
+        unnamed, self._unnamed = self._unnamed, None
+        if unnamed is None:
+            return
+        with writing(unnamed.target), unnamed.opened, _plain_errors():
+            if unnamed.written is not None:
+                unnamed.written.result()
+            if self._world.leads:
+                write_file(partial_of(unnamed.target) / _PLACE, json.dumps(asdict(unnamed.place)).encode())
+        if self._world.leads:
+            for old in states(self._folder)[KEPT:]:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def load_state(state: Path, tensors: dict[str, Tensor]) -> None:

@@ -99,6 +99,10 @@ class Task(ABC, Generic[C]):
         """The updates of a step in their order; most tasks have one. The losses of all of them have different names."""
         return (Phase("model", self.losses),)
 
+    def precision(self, name: str) -> torch.dtype | None:
+        """What a parameter is held in that does not move, by its name; None leaves it as it is. What moves is float32."""
+        return None
+
     def validation(self, stage: Stage, rank: int, world: int) -> Mapping[str, Sequence[Batch[C]]]:
         """Micro-batches of what is never learned from, by kind, for process `rank` of `world`: the same every time.
 

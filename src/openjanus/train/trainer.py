@@ -5,7 +5,7 @@ Every stage begins as a resumed run does, with a module built anew and filled fr
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from openjanus.train.parallel import World
 from openjanus.train.recipe import Recipe
 from openjanus.train.skipped import Skipped
 from openjanus.train.stage import Stage
-from openjanus.train.state import Place, load_state, read_place, save_state
+from openjanus.train.state import Place, Saver, load_state, read_place
 from openjanus.train.stopping import Stopping
 
 
@@ -42,29 +42,30 @@ class Result:
     signal: int | None
 
 
-def train(recipe: Recipe, folder: Path, world: World, reporter: Reporter, workers: int = 0) -> Result:
+def train(recipe: Recipe, folder: Path, world: World, reporter: Reporter, workers: int = 0, background: bool = False) -> Result:
     """Carry a recipe through all of its stages in a folder, from the newest state there if there is one.
 
-    Every process calls it. workers: processes that prepare batches ahead, beside each of these. Ctrl-C and SIGTERM end it after
-    a step, with a state. ConfigError if the folder holds another run, TrainingError if this one cannot go on; what was saved
-    before stays whole.
+    Every process calls it. workers: processes that prepare batches ahead, beside each of these. background: states are written
+    while the run goes on. Ctrl-C and SIGTERM end it after a step, with a state. ConfigError if the folder holds another run,
+    TrainingError if this one cannot go on; what was saved before stays whole.
     """
     with locked(folder) if world.leads else nullcontext():
         if world.leads:
             for change in settle(folder, recipe):
                 reporter.note(f"changed since this run was last here: {change}")
         world.barrier()
-        return _Run(recipe, folder, world, reporter, workers).go()
+        return _Run(recipe, folder, world, reporter, workers, background).go()
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, folder: Path, world: World, reporter: Reporter, workers: int) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, world: World, reporter: Reporter, workers: int, background: bool) -> None:
         self._recipe = recipe
         self._folder = folder
         self._world = world
         self._reporter = reporter
         self._workers = workers
         self._states = folder / "state"
+        self._saver = Saver(self._states, world, background)
         self._final = folder / "final"
         self._place = next(map(read_place, states(self._states)), None)
 
@@ -132,6 +133,7 @@ class _Run:
                 raise TrainingError(f"step {self._step + 1}: {error}") from error
             before, clock = clock, time.perf_counter()
             self._advance(stage, step)
+            self._saver.look()
             measured = self._validate(learner)
             if curves is not None:
                 line = self._line(learner, outcome, clock - before, measured)
@@ -143,6 +145,8 @@ class _Run:
             signal = max(signal for signal, _ in said)
             if signal or step + 1 == stage.steps or self._step % self._recipe.save_every == 0:
                 self._save(learner, curves)
+            if signal or step + 1 == stage.steps:
+                self._saver.finish()
             if signal:
                 return signal
             if self._recipe.preview_every and self._step % self._recipe.preview_every == 0:
@@ -197,7 +201,7 @@ class _Run:
         assert self._place is not None
         if curves is not None:
             curves.sync()
-        save_state(self._states, learner.tensors(), self._place, self._world)
+        self._saver.save(learner.tensors(), self._place)
 
     def _preview(self, learner: Learner, curves: Curves | None) -> None:
         folder = self._folder / "previews" / f"{self._step:08d}"
@@ -218,7 +222,7 @@ class _Run:
         """What stops the run also says where it can go on."""
         advice = "free some of it and start the same command again"
         try:
-            with fitting(f"stage {stage.name}", self._world.device, advice):
+            with fitting(f"stage {stage.name}", self._world.device, advice), closing(self._saver):
                 yield
         except TrainingError as error:
             kept = states(self._states)

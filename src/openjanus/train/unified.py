@@ -157,7 +157,7 @@ class UnifiedTask(Task[TrainingBatch]):
         return learner
 
     def _settle(self, fixed: Sequence[str]) -> None:
-        """Put LoRA in if it is wanted, mark what never moves, and hold every weight as settings say."""
+        """Put LoRA in if it is wanted, and mark what never moves."""
         lora, base = self.settings.lora, self.settings.base
         lora.check()
         if lora.preset != "none":
@@ -172,15 +172,16 @@ class UnifiedTask(Task[TrainingBatch]):
             raise ConfigError(
                 f"settings.base is bfloat16 and stages.{wide[0]}.precision is float32; set one of them as the other is"
             )
-        # One by one, so that of a large model no second copy is ever whole.
-        for name, parameter in self.module.named_parameters():
-            rests = name.startswith("language.") and not parameter.requires_grad
-            parameter.data = parameter.data.to(getattr(torch, base) if rests else torch.float32)
+        moves = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
+        self._rests = {name for name, moving in moves.items() if name.startswith("language.") and not moving}
         for name, buffer in self.module.named_buffers():
             part, _, leaf = name.rpartition(".")
             self.module.get_submodule(part).register_buffer(leaf, buffer.float())
         if self.settings.encoded:
             remember(self.module.generation, Path(self.settings.encoded))
+
+    def precision(self, name: str) -> torch.dtype:
+        return getattr(torch, self.settings.base) if name in self._rests else torch.float32
 
     def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[TrainingBatch]]:
         own = self._mixtures[stage.name].places(step)[rank::world]
