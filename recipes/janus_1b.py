@@ -20,7 +20,7 @@ RECIPE = recipe_of(
     "janus_1b",
     JANUS,
     CheckpointSettings(
-        init="deepseek-ai/Janus-1.3B",
+        init=("deepseek-ai/Janus-1.3B",),
         fresh=FRESH,
         category_stages=("adapt", "names"),
         # "On the text sequence" in stages 1 and 2; on the answers in stage 3 (section 3.3).

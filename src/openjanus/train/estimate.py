@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openjanus.checkpoints.load import build_empty, load_without_weights
+from openjanus.checkpoints.assembly import assemble
+from openjanus.checkpoints.load import build_empty
 from openjanus.config import JanusConfig
 from openjanus.data.samples import KINDS
 from openjanus.errors import ConfigError
@@ -109,7 +110,7 @@ ADVICE = (
 
 
 def estimate(recipe: Recipe, gpus: int, memory: float, tflops: float) -> Estimate:
-    """What a recipe that starts from a checkpoint would take; of a Hugging Face id only small files are fetched.
+    """What a recipe that starts from a checkpoint or parts would take; of a Hugging Face id only small files are fetched.
 
     memory: GiB of a device. tflops: its peak in the stages' precision. ConfigError for a recipe of another kind.
     """
@@ -119,7 +120,7 @@ def estimate(recipe: Recipe, gpus: int, memory: float, tflops: float) -> Estimat
     for name, value, least in (("--gpus", gpus, 1), ("--memory", memory, 0.1), ("--tflops", tflops, 0.1)):
         if value < least:
             raise ConfigError(f"{name} is {value}; it must be {least} or more")
-    _, config = load_without_weights(settings.init)
+    config = assemble(settings.init, weights=False).config
     model = build_empty(config)
     return Estimate(
         recipe.name, gpus, memory, tflops, tuple(_need(stage, recipe, config, model, gpus, tflops) for stage in recipe.stages)
