@@ -3,8 +3,8 @@
     openjanus train janus_1b settings.init=CHECKPOINT settings.data.text=text.jsonl settings.data.understanding=read.jsonl \\
         settings.data.generation=paint.jsonl settings.data.categories=imagenet.jsonl
 
-The adaptors and the image head begin anew, as the paper's do. From zero: settings.fresh=language,understanding,generation, and
-settings.parts=TOKENIZER,ENCODER for parts trained apart.
+The adaptors and the image head begin anew, as the paper's do. From parts: settings.init=LLAMA,SIGLIP,TOKENIZER (docs/training.md).
+From zero: settings.fresh=language,understanding,generation settings.init=CHECKPOINT,TOKENIZER,ENCODER, parts trained apart.
 """
 
 import sys

@@ -11,16 +11,19 @@ import torch
 import foreign_parts
 from foreign_parts import CODES, llama, llamagen, siglip
 from openjanus.checkpoints.assembly import assemble
-from openjanus.checkpoints.load import load_checkpoint
+from openjanus.checkpoints.layouts import slots
+from openjanus.checkpoints.load import build_empty, load_checkpoint
 from openjanus.checkpoints.parts import Part, find_part
 from openjanus.checkpoints.save import save_checkpoint
-from openjanus.config import LanguageConfig, TowerConfig
+from openjanus.config import FlowGenerationConfig, LanguageConfig, TowerConfig, VAEConfig
 from openjanus.errors import CheckpointError, ConfigError, JanusError
 from openjanus.models.janus import JanusModel
 from openjanus.models.llama import Llama
 from openjanus.models.siglip import SiglipTower
+from openjanus.models.vae import AutoencoderKL
 from openjanus.models.vq import VQTokenizer
 from openjanus.processing.tokenizer import EOS, SPECIAL_TOKENS
+from openjanus.train.part_files import save_vae
 
 TEXTS = ["how many circles are red?", " the circles", "a</s>b", "naïve 図 \n\n x"]
 
@@ -197,6 +200,25 @@ def test_parts_alone_make_a_janus_of_their_sizes_that_saves_and_loads(parts: dic
         torch.testing.assert_close(again.model.understanding.read(pixels), model.understanding.read(pixels))
 
 
+def test_a_vae_makes_parts_a_janusflow(parts: dict[str, Path], tmp_path: Path):
+    vae = VAEConfig(block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8, scaling_factor=0.5)
+    state = AutoencoderKL(vae).state_dict()
+    save_vae(tmp_path / "flow", state, vae)
+    # As the folder around a vae/, and as that folder itself, as diffusers publishes one.
+    for place in (tmp_path / "flow", tmp_path / "flow" / "vae"):
+        begun = assemble([str(parts["language"]), str(parts["tower"]), str(place)])
+        generation = begun.config.generation
+        assert isinstance(generation, FlowGenerationConfig) and generation.vae == vae
+        assert (generation.latent_size, generation.encoder.hidden_size, generation.decoder.hidden_size) == ((16, 16), 32, 32)
+        assert begun.config.understanding.begin and begun.processor.begin_is_slot
+        assert begun.processor.chat.roles == ("User", "Assistant")
+        read = own(found(place))
+        assert read.keys() == state.keys() and all(torch.equal(read[name], state[name]) for name in state)
+        assert slots(build_empty(begun.config))
+    with pytest.raises(CheckpointError, match=r"vq\.pt is for painting with codes, .*flow with latents; give one of them"):
+        assemble([*map(str, parts.values()), str(tmp_path / "flow")])
+
+
 def test_a_part_takes_the_place_of_a_checkpoints(parts: dict[str, Path], checkpoint: Path):
     """The tower has the checkpoint's width, but reads larger pictures; the language model is one of another vocabulary."""
     before = load_checkpoint(checkpoint)
@@ -302,5 +324,5 @@ def test_parts_that_make_no_whole_are_refused(parts: dict[str, Path], tmp_path: 
 
 def test_a_language_model_without_a_tokenizer_says_how_to_write_one(parts: dict[str, Path]):
     (parts["language"] / "tokenizer.json").unlink()
-    with pytest.raises(JanusError, match=r"has no tokenizer\.json .* AutoTokenizer\.from_pretrained"):
+    with pytest.raises(JanusError, match=r"has no tokenizer\.json .*; write its tokenizer there: transformers\.AutoTokenizer"):
         assemble([str(path) for path in parts.values()])

@@ -110,6 +110,11 @@ class Tokenizer:
             raise PromptError(f"{text!r:.60} is no text that can be written in UTF-8; give it as such") from error
         return [self.bos, *self.backend.encode(text, add_special_tokens=False).ids]
 
+    def encode_behind(self, text: str, before: str) -> list[int]:
+        """Ids of a text as it reads behind another, which ends a word: Llama's tokenizers put a space before what stands alone."""
+        first, whole = self.encode(before), self.encode(before + text)
+        return whole[len(first) :] if whole[: len(first)] == first else self.encode(text)[1:]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids; special tokens and ids outside the vocabulary are left out, broken UTF-8 becomes U+FFFD."""
         return str(self.backend.decode([int(id) for id in ids], skip_special_tokens=True))
