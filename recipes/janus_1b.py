@@ -3,7 +3,7 @@
     openjanus train janus_1b settings.init=CHECKPOINT settings.data.text=text.jsonl settings.data.understanding=read.jsonl \\
         settings.data.generation=paint.jsonl settings.data.categories=imagenet.jsonl
 
-The adaptors and the image head begin anew, as the paper's do. From parts: settings.init=LLAMA,SIGLIP,TOKENIZER (docs/training.md).
+The adaptors and the image head begin anew, as the paper's do. From parts: settings.init=LLAMA,SIGLIP,VQ (docs/training.md).
 From zero: settings.fresh=language,understanding,generation settings.init=CHECKPOINT,TOKENIZER,ENCODER, parts trained apart.
 """
 

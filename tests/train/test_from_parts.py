@@ -91,8 +91,8 @@ def test_an_adaptor_for_another_width_must_begin_anew(parts: dict[str, str], tmp
     recipe = paper("janus_1b", parts, ("init", "wide"), "settings.fresh=")
     with pytest.raises(
         CheckpointError,
-        match=r"has understanding\.adaptor\.\S+ in another size than the parts beside it ask for; let it begin with random weights: "
-        r"settings\.fresh=understanding\.adaptor$",
+        match=r"has understanding\.adaptor\.\S+ in another size than the parts beside it ask for; let it begin with random "
+        r"weights: settings\.fresh=understanding\.adaptor$",
     ):
         recipe.task(recipe)
     recipe = override(recipe, ["settings.fresh=understanding.adaptor"])

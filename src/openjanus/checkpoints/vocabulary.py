@@ -4,7 +4,7 @@ The language model's begin of sentence stays: it has never read a text without. 
 which is what chat templates write behind an answer; its rows begin as those of the language model's own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,10 +93,9 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
 
 def _check_whole(tokenizer: Tokenizer) -> None:
     """CheckpointError if the vocabulary has one of the tokens as a word like others, which are split or joined."""
-    tags: Sequence[str] = [token for token in SPECIAL_TOKENS if tokenizer.id_of(token) is not None]
-    for tag in tags:
+    for tag in SPECIAL_TOKENS:
         id = tokenizer.id_of(tag)
-        if tokenizer.backend.encode(f"a{tag}a", add_special_tokens=False).ids.count(id) != 1:
+        if id is not None and tokenizer.backend.encode(f"a{tag}a", add_special_tokens=False).ids.count(id) != 1:
             raise CheckpointError(
                 f"{tokenizer.source} has {tag} as an ordinary word, which it does not keep whole; "
                 "make it a special token there (tokenizers' add_special_tokens), or choose another language model"

@@ -111,7 +111,7 @@ class Tokenizer:
         return [self.bos, *self.backend.encode(text, add_special_tokens=False).ids]
 
     def encode_behind(self, text: str, before: str) -> list[int]:
-        """Ids of a text as it reads behind another, which ends a word: Llama's tokenizers put a space before what stands alone."""
+        """Ids of a text as it reads behind another that ends a word: Llama's tokenizers put a space before what stands alone."""
         first, whole = self.encode(before), self.encode(before + text)
         return whole[len(first) :] if whole[: len(first)] == first else self.encode(text)[1:]
 
