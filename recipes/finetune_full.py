@@ -27,5 +27,5 @@ RECIPE = recipe_of(
         precision="bfloat16",
         checkpointing=True,
     ),
-    FinetuneSettings(init="deepseek-ai/Janus-Pro-1B"),
+    FinetuneSettings(init=("deepseek-ai/Janus-Pro-1B",)),
 )

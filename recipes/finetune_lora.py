@@ -28,5 +28,5 @@ RECIPE = recipe_of(
         precision="bfloat16",
         checkpointing=True,
     ),
-    FinetuneSettings(init="deepseek-ai/Janus-Pro-1B", lora=LoRA("both"), base="bfloat16"),
+    FinetuneSettings(init=("deepseek-ai/Janus-Pro-1B",), lora=LoRA("both"), base="bfloat16"),
 )

@@ -3,8 +3,8 @@
     openjanus train janus_1b settings.init=CHECKPOINT settings.data.text=text.jsonl settings.data.understanding=read.jsonl \\
         settings.data.generation=paint.jsonl settings.data.categories=imagenet.jsonl
 
-The adaptors and the image head begin anew, as the paper's do. From zero: settings.fresh=language,understanding,generation, and
-settings.parts=TOKENIZER,ENCODER for parts trained apart.
+The adaptors and the image head begin anew, as the paper's do. From parts: settings.init=LLAMA,SIGLIP,VQ (docs/training.md).
+From zero: settings.fresh=language,understanding,generation settings.init=CHECKPOINT,TOKENIZER,ENCODER, parts trained apart.
 """
 
 import sys
@@ -20,7 +20,7 @@ RECIPE = recipe_of(
     "janus_1b",
     JANUS,
     CheckpointSettings(
-        init="deepseek-ai/Janus-1.3B",
+        init=("deepseek-ai/Janus-1.3B",),
         fresh=FRESH,
         category_stages=("adapt", "names"),
         # "On the text sequence" in stages 1 and 2; on the answers in stage 3 (section 3.3).

@@ -19,7 +19,7 @@ RECIPE = recipe_of(
     "janus_pro_1b",
     JANUS_PRO_1B,
     CheckpointSettings(
-        init="deepseek-ai/Janus-Pro-1B",
+        init=("deepseek-ai/Janus-Pro-1B",),
         fresh=FRESH,
         category_stages=("adapt",),
         supervise_prompts=("adapt", "pretrain"),

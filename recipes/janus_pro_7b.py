@@ -19,7 +19,7 @@ RECIPE = recipe_of(
     "janus_pro_7b",
     JANUS_PRO_7B,
     CheckpointSettings(
-        init="deepseek-ai/Janus-Pro-7B",
+        init=("deepseek-ai/Janus-Pro-7B",),
         fresh=FRESH,
         category_stages=("adapt",),
         supervise_prompts=("adapt", "pretrain"),

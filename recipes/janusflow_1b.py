@@ -19,5 +19,5 @@ from openjanus.train.from_checkpoint import CheckpointSettings, recipe_of
 RECIPE = recipe_of(
     "janusflow_1b",
     JANUSFLOW,
-    CheckpointSettings(init="deepseek-ai/JanusFlow-1.3B", fresh=FRESH_FLOW, alignment=True),
+    CheckpointSettings(init=("deepseek-ai/JanusFlow-1.3B",), fresh=FRESH_FLOW, alignment=True),
 )

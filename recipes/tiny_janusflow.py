@@ -20,6 +20,7 @@ import tiny_world
 from tiny_world import LANGUAGE
 
 import openjanus
+from openjanus.checkpoints.load import read_vae_config
 from openjanus.config import (
     FlowGenerationConfig,
     JanusConfig,
@@ -28,7 +29,6 @@ from openjanus.config import (
     UViTDecoderConfig,
     UViTEncoderConfig,
 )
-from openjanus.train.part_files import load_vae_config
 from openjanus.train.recipe import Recipe
 from openjanus.train.unified import Start
 
@@ -60,7 +60,7 @@ def start(recipe: Recipe) -> Start:
             UViTEncoderConfig(4, 2, 2, 0, (CHANNELS,), 2, WIDTH),
             UViTDecoderConfig(CHANNELS, 4, (CHANNELS,), 1, 2, WIDTH),
             latent_size=(12, 12),
-            vae=load_vae_config(recipe.settings.vae),
+            vae=read_vae_config(Path(recipe.settings.vae) / "vae"),
         ),
     )
     processor = tiny_world.processor(("User", "Assistant"), config.understanding.slots, begin=True)

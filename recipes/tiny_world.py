@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tokenizers
 
+from openjanus.checkpoints.parts import load_part
 from openjanus.config import JanusConfig, LanguageConfig
 from openjanus.data.samples import InTurn, Kind, Source
 from openjanus.data.shapes_questions import KINDS
@@ -27,7 +28,6 @@ from openjanus.processing.chat import ChatFormat
 from openjanus.processing.images import ImageProcessor, ImageProcessorConfig
 from openjanus.processing.prompts import Processor
 from openjanus.processing.tokenizer import Tokenizer
-from openjanus.train.part_files import load_part
 from openjanus.train.parts import belongs
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Precision, Stage

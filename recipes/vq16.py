@@ -3,7 +3,7 @@
     openjanus train vq16 settings.pictures=IMAGENET settings.vgg=vgg16-397923af.pth settings.lpips=vgg.pth
 
 A batch of 128 for 400,000 steps is 40 passes through ImageNet's 1.28 million. Without the files of the perceptual term:
-settings.likeness.perceptual=0. The result is a part: settings.parts=RUN/final of the recipes that start from a checkpoint.
+settings.likeness.perceptual=0. The result is a part: settings.init=CHECKPOINT,RUN/final of the recipes that start from one.
 """
 
 from dataclasses import dataclass

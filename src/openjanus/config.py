@@ -60,6 +60,9 @@ class LanguageConfig:
         return self.head_dim
 
 
+TOWER_ACTIVATIONS = ("gelu", "gelu_pytorch_tanh")  # as transformers calls them
+
+
 @dataclass(frozen=True)
 class TowerConfig:
     """A SigLIP vision transformer (SPEC section 1). `layers` counts the full stack, before `select_layer` cuts it."""
@@ -75,8 +78,13 @@ class TowerConfig:
     pixel_std: tuple[float, ...] | None = None
     ignore_head: bool = True
     model_name: str = "siglip_large_patch16_384"
+    activation: str = "gelu"  # the published towers run the exact one, SigLIP itself was trained with "gelu_pytorch_tanh"
 
     def __post_init__(self) -> None:
+        _require(
+            self.activation in TOWER_ACTIVATIONS,
+            f"vision tower: activation is {self.activation!r}; it must be {' or '.join(TOWER_ACTIVATIONS)}",
+        )
         _require(self.width % self.heads == 0, f"vision tower: width {self.width} is not a multiple of heads {self.heads}")
         _require(self.grid >= 1, f"vision tower: image_size {self.image_size} is smaller than patch_size {self.patch_size}")
         _require(self.depth >= 0, f"vision tower: select_layer {self.select_layer} leaves no layer of {self.layers}")

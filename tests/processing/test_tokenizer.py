@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from tokenizers import processors
+from tokenizers import normalizers, processors
 
 from made_tokenizers import ALL, byte_level, llama_kind
 from openjanus.errors import CheckpointError, PromptError
@@ -177,3 +177,12 @@ def test_a_metaspace_tokenizer_of_the_llama_kind_works_too() -> None:
     tokenizer = Tokenizer(llama_kind())
     assert tokenizer.decode(tokenizer.encode("a b")) == "a b"
     assert tokenizer.decode(tokenizer.encode("é b")) == "é b"  # by its bytes
+
+
+def test_an_answer_is_read_as_it_stands_behind_its_prompt() -> None:
+    legacy = llama_kind()
+    legacy.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    legacy.pre_tokenizer = None
+    for backend in (byte_level(ALL), llama_kind(), legacy):
+        tokenizer = Tokenizer(backend)
+        assert tokenizer.encode("b:") + tokenizer.encode_behind(" a b", ":") == tokenizer.encode("b: a b")

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from openjanus.checkpoints.parts import load_part
 from openjanus.config import TowerConfig
 from openjanus.data.shapes_streams import category, painting
 from openjanus.errors import ConfigError
 from openjanus.models.siglip import SiglipTower
 from openjanus.train.encoder import EncoderSettings, EncoderTask, sigmoid_loss, words_of
-from openjanus.train.part_files import load_part
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
 

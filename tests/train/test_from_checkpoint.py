@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from openjanus.errors import CheckpointError, ConfigError, DataError
 from openjanus.janus import load
 from openjanus.train.folder import states
 from openjanus.train.overrides import override
+from openjanus.train.part_files import save_part
 from openjanus.train.recipe import Recipe
 from openjanus.train.recipe_files import load_recipe
 from openjanus.train.state import read_place
@@ -101,15 +102,22 @@ def test_fresh_parts_are_drawn_anew_and_codes_begin_as_their_codebook(tmp_path: 
 
 def test_a_part_trained_apart_takes_the_place_of_the_checkpoints(tmp_path: Path, data: dict[str, str]):
     init = checkpoint("janus", tmp_path / "init")
-    model = copy.deepcopy(tiny.tiny_model("janus"))
+    model, tower_config = copy.deepcopy(tiny.tiny_model("janus")), tiny.CONFIGS["janus"].understanding.encoder
+    tower = model.understanding.encoder
     with torch.no_grad():
-        model.understanding.encoder.vision_tower.pos_embed.fill_(3.0)
-    save_checkpoint(model, tiny.tiny_processor("janus"), tmp_path / "other")
-    recipe = shrunk("janus_1b", init, data, f"settings.parts={tmp_path / 'other'}")
+        tower.vision_tower.pos_embed.fill_(3.0)
+    save_part(tmp_path / "other", "understanding.encoder.", tower.state_dict(), {"params": asdict(tower_config)})
+    recipe = shrunk("janus_1b", f"{init},{tmp_path / 'other'}", data)
+    assert bool((recipe.task(recipe).module.state_dict()["understanding.encoder.vision_tower.pos_embed"] == 3).all())
+    # Nor does "fresh" reach what was trained apart.
+    recipe = override(recipe, ["settings.fresh=understanding,generation"])
     assert bool((recipe.task(recipe).module.state_dict()["understanding.encoder.vision_tower.pos_embed"] == 3).all())
     flow = checkpoint("janusflow", tmp_path / "flow")
-    recipe = shrunk("janus_1b", init, data, f"settings.parts={flow}")
-    with pytest.raises(CheckpointError, match=r"flow holds generation.* the model has nothing of that name"):
+    recipe = shrunk("janus_1b", f"{init},{flow}", data)
+    with pytest.raises(CheckpointError, match=r"init and .*flow are both a whole Janus; begin with one of them"):
+        recipe.task(recipe)
+    recipe = shrunk("janus_1b", f"{init},{flow}/vae", data)
+    with pytest.raises(CheckpointError, match=r"init paints with codes, and .*vae is a VAE; leave it out"):
         recipe.task(recipe)
 
 

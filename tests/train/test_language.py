@@ -11,12 +11,12 @@ import torch
 from torch.nn import functional as F
 
 import tiny
+from openjanus.checkpoints.parts import load_part
 from openjanus.data.samples import Sample
 from openjanus.errors import DataError
 from openjanus.models.janus import JanusModel
 from openjanus.processing.tokenizer import Tokenizer
 from openjanus.train.language import LanguageSettings, LanguageTask
-from openjanus.train.part_files import load_part
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
 from openjanus.types import Message

@@ -16,7 +16,7 @@ from train.unified_toy import PAPERS, RECIPES
 
 JANUS_1B = {
     "stages": PAPERS.JANUS,
-    "init": "deepseek-ai/Janus-1.3B",
+    "init": ("deepseek-ai/Janus-1.3B",),
     "fresh": PAPERS.FRESH,
     "context": 4096,  # Janus-Pro, Table 1; JanusFlow, section 4.1
     # "On the text sequence" in stages 1 and 2 (Janus, section 3.3); on responses alone in JanusFlow (equation 6).
@@ -32,18 +32,18 @@ JANUS_1B = {
 }
 JANUS_PRO_1B = JANUS_1B | {
     "stages": PAPERS.JANUS_PRO_1B,
-    "init": "deepseek-ai/Janus-Pro-1B",
+    "init": ("deepseek-ai/Janus-Pro-1B",),
     "supervise_prompts": ("adapt", "pretrain"),
     "category_stages": ("adapt",),
 }
 SETTINGS = {
     "janus_1b": JANUS_1B,
     "janus_pro_1b": JANUS_PRO_1B,
-    "janus_pro_7b": JANUS_PRO_1B | {"stages": PAPERS.JANUS_PRO_7B, "init": "deepseek-ai/Janus-Pro-7B"},
+    "janus_pro_7b": JANUS_PRO_1B | {"stages": PAPERS.JANUS_PRO_7B, "init": ("deepseek-ai/Janus-Pro-7B",)},
     "janusflow_1b": JANUS_1B
     | {
         "stages": PAPERS.JANUSFLOW,
-        "init": "deepseek-ai/JanusFlow-1.3B",
+        "init": ("deepseek-ai/JanusFlow-1.3B",),
         "fresh": PAPERS.FRESH_FLOW,
         "supervise_prompts": (),
         "alignment": True,

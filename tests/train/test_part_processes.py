@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openjanus.train.part_files import load_part
+from openjanus.checkpoints.parts import load_part
 from openjanus.train.recipe_files import load_recipe
 
 from .running import curve, run, start

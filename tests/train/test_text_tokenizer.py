@@ -3,8 +3,8 @@
 import pytest
 
 from openjanus.errors import ConfigError
-from openjanus.processing.tokenizer import Tokenizer
-from openjanus.train.text_tokenizer import SPECIAL_TOKENS, train_text_tokenizer
+from openjanus.processing.tokenizer import SPECIAL_TOKENS, Tokenizer
+from openjanus.train.text_tokenizer import train_text_tokenizer
 
 TEXTS = ["a red circle left of a blue star", "two red circles", "How many red circles are there?"] * 20
 SIZE = 256 + len(SPECIAL_TOKENS) + 30

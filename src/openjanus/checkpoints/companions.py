@@ -5,6 +5,7 @@ kept in `openjanus_published.json`, and count again when it is read back.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,17 @@ def read_companions(folder: Path) -> Companions:
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a checkpoint of Janus: a config.json that says so, and weights beside it."""
     try:
-        return _layout_of(read_json(folder / CONFIG)) is not None and has_weights(folder)
+        return is_janus(read_json(folder / CONFIG)) and has_weights(folder)
     except CheckpointError:
         return False
 
 
-def _layout_of(config: dict[str, Any]) -> str | None:
+def is_janus(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a whole Janus, in a layout that is known."""
+    return _layout_of(config) is not None
+
+
+def _layout_of(config: Mapping[str, Any]) -> str | None:
     """The layout that the model_type of a config.json stands for, None if it is another model's."""
     kind = config.get("model_type")
     return _LAYOUTS.get(kind) if isinstance(kind, str) else None

@@ -4,6 +4,7 @@ Safetensors, torch's `.bin` (never executing anything) and Paddle's `.pdparams`;
 """
 
 import json
+import pickle
 import re
 import zipfile
 from collections.abc import Iterator
@@ -87,14 +88,39 @@ class SafetensorsFile:
         return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor
 
 
+# Under what training programs keep a model beside what else they save, the better one first.
+_NESTED = ("ema", "model", "state_dict")
+
+
+def _innermost(loaded: Any) -> Any:
+    """The table of tensors in what was loaded, if it lies where training programs put it; else what was loaded."""
+    if not isinstance(loaded, dict):
+        return loaded
+    return next((loaded[key] for key in _NESTED if isinstance(loaded.get(key), dict)), loaded)
+
+
+def _load_tensors(path: Path) -> Any:
+    """What torch.save wrote, as long as it is tensors and plain values: nothing in a file is ever executed."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" not in str(error):
+            raise
+        raise CheckpointError(
+            f"{path} holds Python objects beside its tensors, which could run anything when they are loaded; if you trust it, "
+            "save its tensors alone with torch.save"
+        ) from error
+
+
 class TorchFile:
-    """A `.bin` file of torch.save; memory-mapped unless it is of the format before torch 1.6."""
+    """A `.bin` or `.pt` file of torch.save; memory-mapped unless it is of the format before torch 1.6."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         _check_readable(path)
         with _reading(path):
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            loaded = _load_tensors(path)
+        loaded = _innermost(loaded)
         if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
             raise CheckpointError(f"{path} is no plain table of tensors; save a model's state_dict there")
         self._tensors: dict[str, Tensor] = {name: tensor.detach() for name, tensor in loaded.items()}
@@ -227,6 +253,15 @@ class Weights:
         if name in self.quantized:
             return read_real(name, self.quantized[name], lambda one: self._homes[one].read(one))
         return self._homes[name].read(name)
+
+
+def open_weight_file(path: Path) -> Weights:
+    """The weights of one file, by its ending; CheckpointError if it is damaged or of no kind that is known."""
+    if path.suffix == ".safetensors":
+        return Weights([path], SafetensorsFile)
+    if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        return Weights([path], TorchFile)
+    raise CheckpointError(f"{path} is no weight file that can be read; give a .safetensors, .pt, .pth, .bin or .ckpt file")
 
 
 def read_json(path: Path) -> dict[str, Any]:

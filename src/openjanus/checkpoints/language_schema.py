@@ -6,6 +6,22 @@ from typing import Any
 from openjanus.checkpoints.fields import Field, Section, merge
 from openjanus.config import LanguageConfig
 
+# Language models that are Llamas in all but name, as long as their attention looks everywhere.
+LLAMAS = ("llama", "mistral")
+
+
+def parse_language_model(values: Mapping[str, Any]) -> tuple[LanguageConfig, bool]:
+    """The Llama of a language model's own config.json, and whether its text head is its table of embeddings.
+
+    ConfigError for another model or a feature ours does not have.
+    """
+    # Where transformers' Mistral says nothing of a window, it has one.
+    section = Section({"sliding_window": 4096, **values} if values.get("model_type") == "mistral" else values, "")
+    section.only("model_type", LLAMAS, f"a Janus can be built on {' or '.join(LLAMAS)}")
+    section.only("sliding_window", (), "openjanus attends to everything before a token")
+    tied = section.flag("tie_word_embeddings", False)
+    return parse_language(Section({**values, "model_type": "llama", "tie_word_embeddings": False}, "")), tied
+
 
 def parse_language(section: Section) -> LanguageConfig:
     """A plain Llama, completed with LlamaConfig's defaults; ConfigError for another model or a feature ours does not have."""
@@ -18,6 +34,7 @@ def parse_language(section: Section) -> LanguageConfig:
     for block in (scaling, rope):
         for key in ("rope_type", "type"):
             block.only(key, ("default",), "openjanus runs plain rotary positions ('default')")
+        block.only("partial_rotary_factor", (1,), "openjanus turns whole heads")
     default = LanguageConfig()
     return LanguageConfig(
         vocab_size=section.integer("vocab_size", default.vocab_size),

@@ -249,6 +249,38 @@ def _diffusers(old: bool, convolution: bool) -> Callable[[str, Slot], tuple[tupl
     return place
 
 
+# -- what other projects call the parts ----------------------------------------------
+
+
+def _siglip(prefix: str) -> Callable[[str, Slot], tuple[tuple[str, ...], Form] | None]:
+    """transformers' SigLIP: as its Janus names the tower, but for the attention's output. No place for the pooling head, which it
+    keeps in another form and no Janus reads."""
+
+    def place(name: str, slot: Slot) -> tuple[tuple[str, ...], Form] | None:
+        placed = _transformers(name, slot)
+        if placed is None:
+            return None
+        names = (one.removeprefix("model.vision_model.").replace(".projection_layer.", ".out_proj.") for one in placed[0])
+        return tuple(prefix + one for one in names), placed[1]
+
+    return place
+
+
+def _llama(tied: bool) -> Callable[[str, Slot], tuple[tuple[str, ...], Form]]:
+    """transformers' Llama; tied: the text head is the table of embeddings, stored once."""
+
+    def place(name: str, slot: Slot) -> tuple[tuple[str, ...], Form]:
+        stored = name.removeprefix("language.")
+        return ("model.embed_tokens.weight" if tied and stored == "lm_head.weight" else stored,), Form.SAME
+
+    return place
+
+
+def _llamagen(name: str, slot: Slot) -> tuple[tuple[str, ...], Form]:
+    """LlamaGen's image tokenizer, whose names Janus has kept."""
+    return (name.removeprefix("generation.tokenizer."),), Form.SAME
+
+
 DEEPSEEK = Layout("deepseek", _published(JANUS_PREFIXES))
 DEEPSEEK_FLOW = Layout("deepseek", _published(FLOW_PREFIXES))
 TRANSFORMERS = Layout("transformers", _transformers)
@@ -264,6 +296,11 @@ VAE_LAYOUTS = (
     Layout("diffusers (old names)", _diffusers(old=True, convolution=False)),
     Layout("diffusers (old names, convolutions)", _diffusers(old=True, convolution=True)),
 )
+# What a part may be stored in; the first is what we write.
+TOWER_LAYOUTS = (DEEPSEEK, Layout("siglip", _siglip("vision_model.")), Layout("siglip (tower alone)", _siglip("")))
+LANGUAGE_LAYOUTS = (DEEPSEEK, Layout("llama", _llama(tied=False)))
+TIED_LANGUAGE_LAYOUTS = (*LANGUAGE_LAYOUTS, Layout("llama (tied)", _llama(tied=True)))
+TOKENIZER_LAYOUTS = (DEEPSEEK, Layout("llamagen", _llamagen))
 
 
 def layouts_of(generation: GenerationConfig) -> tuple[Layout, ...]:
@@ -326,6 +363,8 @@ _MARKS = {
     "language_model.llama.": "a PaddleMIX checkpoint",
     "model.layers.": "a bare language model",
     "decoder.up_blocks.": "a VAE",
+    "quantize.embedding.": "LlamaGen's image tokenizer",
+    "vision_model.encoder.": "a SigLIP or a CLIP",
 }
 
 

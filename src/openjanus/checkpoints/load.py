@@ -7,7 +7,7 @@ need no change of dtype or device stay views of the file's memory map: pages com
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ from openjanus.models.janus import JanusModel
 from openjanus.models.quantization import Quantization
 from openjanus.processing.prompts import Processor
 
+_Module = TypeVar("_Module", bound=nn.Module)
 # A module's name and the module -> what takes its place, None if it stays.
 Placed = Callable[[str, nn.Module], nn.Module | None]
 
@@ -167,9 +168,14 @@ class _Undrawn(TorchFunctionMode):
 
 def build_empty(config: JanusConfig) -> JanusModel:
     """The model with shapes and without memory; ConfigError if its sizes cannot be built."""
+    return empty(lambda: JanusModel(config))
+
+
+def empty(build: Callable[[], _Module]) -> _Module:
+    """What `build` makes, with shapes and without memory; ConfigError if its sizes cannot be built."""
     try:
         with torch.device("meta"), _Undrawn():
-            return JanusModel(config)
+            return build()
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"no model can be built of this configuration: {error}") from error
 

@@ -108,7 +108,7 @@ def _fetch_description(hub_id: str) -> Path:
 def _fetch_small_files(hub_id: str) -> Path:
     folder = _fetch(hub_id, _SMALL_FILES)
     if not (folder / "config.json").exists():
-        raise CheckpointError(f"{hub_id} on the Hugging Face hub has no config.json, so it is no Janus checkpoint")
+        raise CheckpointError(f"{hub_id} on the Hugging Face hub has no config.json, so it is no checkpoint that can be read")
     return folder
 
 

@@ -19,12 +19,11 @@ from openjanus.errors import CheckpointError, ConfigError
 from openjanus.processing.chat import SYSTEM_PROMPT, ChatFormat
 from openjanus.processing.images import ImageProcessor, ImageProcessorConfig
 from openjanus.processing.prompts import Processor
-from openjanus.processing.tokenizer import FLOW_TAGS, PAD, Tokenizer
+from openjanus.processing.tokenizer import FLOW_TAGS, PAD, ROLES, Tokenizer
 
-PRO_ROLES = ("<|User|>", "<|Assistant|>")
 PLAIN_ROLES = ("User", "Assistant")
 # What published processor files say; a checkpoint without them was made for these.
-_HALF = (0.5, 0.5, 0.5)
+HALF = (0.5, 0.5, 0.5)
 
 
 def load_processor(folder: Path, companions: Companions, config: JanusConfig, name: str = "") -> Processor:
@@ -80,7 +79,7 @@ def _images(folder: Path, companions: Companions, config: JanusConfig) -> ImageP
     # Transformers 5 writes the image processor's values into processor_config.json.
     values = companions.json.get(PREPROCESSOR) or companions.json.get(PROCESSOR, {}).get("image_processor")
     if not isinstance(values, Mapping):
-        return ImageProcessorConfig(size, image_mean=_HALF, image_std=_HALF)
+        return ImageProcessorConfig(size, image_mean=HALF, image_std=HALF)
     images = ImageProcessorConfig.from_json({"image_size": size, **values} if "size" not in values else values)
     if images.image_size != size:
         raise CheckpointError(
@@ -96,12 +95,12 @@ def _roles(stated: Any, companions: Companions, tokenizer: Tokenizer, flow: bool
         if not isinstance(stated, list) or len(stated) != 2 or not all(isinstance(role, str) for role in stated):
             raise ConfigError(f"{PROCESSOR}: roles is {stated!r}; it must be two strings, for user and assistant")
         return stated[0], stated[1]
-    if any(PRO_ROLES[0].encode() in companions.files.get(template, b"") for template in CHAT_TEMPLATES):
-        return PRO_ROLES
+    if any(ROLES[0].encode() in companions.files.get(template, b"") for template in CHAT_TEMPLATES):
+        return ROLES
     if flow or Path(name).name.lower().endswith("janus-1.3b"):
         return PLAIN_ROLES
     # Janus-Pro's vocabulary has them as tokens of their own.
-    return PRO_ROLES if all(tokenizer.id_of(role) is not None for role in PRO_ROLES) else PLAIN_ROLES
+    return ROLES if all(tokenizer.id_of(role) is not None for role in ROLES) else PLAIN_ROLES
 
 
 # -- writing ----------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The published `config.json` (model_type multi_modality) <-> JanusConfig, for Janus, Janus-Pro and JanusFlow.
 
 Keys are the published ones. What the published code hard-wires may be given as extra keys, so that other sizes load too:
-- `vision_config.params`, `vision_und_enc_config.params`: patch_size, width, layers, heads, mlp_ratio override `model_name`;
+- `vision_config.params`, `vision_und_enc_config.params`: patch_size, width, layers, heads, mlp_ratio override `model_name`,
+  activation ("gelu_pytorch_tanh") the exact GELU;
 - `gen_vision_config.params`: ch, ch_mult (or encoder_ch_mult and decoder_ch_mult), num_res_blocks, z_channels, grid_size,
   guidance and the quantiser's settings, beside image_token_size (codebook size) and n_embed (codebook width);
 - `vision_gen_enc_config.params`: latent_size, one number or [height, width], and guidance.
@@ -125,6 +126,7 @@ def parse_tower(params: Section) -> TowerConfig:
         pixel_std=params.numbers("pixel_std", None, count=3),
         ignore_head=params.flag("ignore_head", True),
         model_name=name,
+        activation=params.text("activation", default.activation),
     )
 
 
@@ -140,6 +142,7 @@ def _tower_fields(tower: TowerConfig) -> dict[str, Field]:
         "pixel_mean": Field(tower.pixel_mean, None),
         "pixel_std": Field(tower.pixel_std, None),
         "ignore_head": Field(tower.ignore_head, True),
+        "activation": Field(tower.activation, default.activation),
         **{key: Field(size, usual) for key, size, usual in zip(_TOWER_KEYS, sizes, known, strict=True)},
     }
 

@@ -10,7 +10,15 @@ from typing import Any
 from openjanus.checkpoints.fields import Section
 from openjanus.checkpoints.language_schema import parse_language
 from openjanus.checkpoints.schema import TOWERS
-from openjanus.config import JanusConfig, ProjectorConfig, TokenGenerationConfig, TowerConfig, UnderstandingConfig, VQConfig
+from openjanus.config import (
+    TOWER_ACTIVATIONS,
+    JanusConfig,
+    ProjectorConfig,
+    TokenGenerationConfig,
+    TowerConfig,
+    UnderstandingConfig,
+    VQConfig,
+)
 from openjanus.errors import ConfigError
 
 MODEL_TYPE = "janus"
@@ -31,8 +39,8 @@ def parse_transformers(values: Mapping[str, Any]) -> JanusConfig:
     vq.only("double_latent", (False,), "openjanus has no such image tokenizer")
     for section, key in ((vision, "num_channels"), (vq, "in_channels"), (vq, "out_channels")):
         section.only(key, (3,), "images have 3 channels")
-    for section in (vision, vq):
-        section.only("hidden_act", ("gelu",), "openjanus runs 'gelu'")
+    vision.only("hidden_act", TOWER_ACTIVATIONS, f"openjanus runs {' or '.join(TOWER_ACTIVATIONS)}")
+    vq.only("hidden_act", ("gelu",), "openjanus runs 'gelu'")
     tower = _parse_tower(vision)
     multipliers = vq.integers("channel_multiplier", VQConfig().encoder_ch_mult)
     tokenizer = VQConfig(
@@ -80,6 +88,7 @@ def _parse_tower(vision: Section) -> TowerConfig:
         mlp_ratio=mlp_ratio,
         select_layer=-1,
         model_name=next((name for name, known in TOWERS.items() if known == sizes), TowerConfig().model_name),
+        activation=vision.text("hidden_act", TowerConfig().activation),
     )
 
 
@@ -147,6 +156,7 @@ def to_transformers(
             "num_attention_heads": tower.heads,
             "image_size": tower.image_size,
             "patch_size": tower.patch_size,
+            "hidden_act": tower.activation,
             "mlp_ratio": tower.mlp_ratio,
             "projection_dim": language.hidden_size,
             "depth": reading.adaptor.depth,

@@ -92,7 +92,9 @@ class Writer:
             # The prompt up to here as inference will build it, then the answer as the model will have to say it.
             prompt = self.processor.understanding_prompt(sample.messages[:place]) if place else self._nothing()
             new = _behind(prompt, self.processor.tokenizer.eos, answers)
-            answer = [*self.processor.tokenizer.encode(f" {message.text.strip()}")[1:], self.processor.tokenizer.eos]
+            # A prompt ends in the colon behind a role.
+            said = self.processor.tokenizer.encode_behind(f" {message.text.strip()}", ":")
+            answer = [*said, self.processor.tokenizer.eos]
             ids += prompt.ids[new:].tolist() + answer
             slots += prompt.slots[new:].tolist() + [False] * len(answer)
             supervised += [self.supervise_prompts] * (len(prompt) - new) + [True] * len(answer)

@@ -59,15 +59,17 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear maps around an exact GELU: [..., C] -> [..., C]."""
+    """Two linear maps around a GELU, exact or by tanh: [..., C] -> [..., C]."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, config: TowerConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        hidden = int(config.width * config.mlp_ratio)
+        self.approximate = "none" if config.activation == "gelu" else "tanh"
+        self.fc1 = nn.Linear(config.width, hidden)
+        self.fc2 = nn.Linear(hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
 class Block(nn.Module):
@@ -78,7 +80,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.attn = Attention(config.width, config.heads)
         self.norm2 = nn.LayerNorm(config.width, eps=NORM_EPS)
-        self.mlp = Mlp(config.width, int(config.width * config.mlp_ratio))
+        self.mlp = Mlp(config)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -98,7 +100,7 @@ class AttentionPool(nn.Module):
         self.kv = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = Mlp(width, int(width * config.mlp_ratio))
+        self.mlp = Mlp(config)
 
     def forward(self, x: Tensor) -> Tensor:
         query = self.q(self.latent).expand(len(x), -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)

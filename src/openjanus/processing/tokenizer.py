@@ -22,6 +22,9 @@ IMAGE_END = "<end_of_image>"
 # JanusFlow's own, which its processor adds to the vocabulary together with the image tags.
 GENERATION_START = "<｜begin▁of▁generation｜>"
 FLOW_TAGS = (IMAGE_START, IMAGE_END, GENERATION_START)
+ROLES = ("<|User|>", "<|Assistant|>")
+# Every special token of the published checkpoints (reference/README.md).
+SPECIAL_TOKENS = (BOS, EOS, PAD, IMAGE, IMAGE_START, IMAGE_END, *ROLES, GENERATION_START)
 
 TOKENIZER_FILE = "tokenizer.json"
 SETTINGS_FILE = "tokenizer_config.json"
@@ -64,14 +67,8 @@ class Tokenizer:
     @classmethod
     def from_folder(cls, folder: str | Path, **options: Any) -> "Tokenizer":
         """The tokenizer of a checkpoint folder; options are the constructor's. CheckpointError if it is absent or unreadable."""
-        path = Path(folder) / TOKENIZER_FILE
-        if not path.is_file():
-            raise CheckpointError(f"there is no {TOKENIZER_FILE} in {folder}; copy it there from the published checkpoint")
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
-            raise CheckpointError(f"{path} is not a tokenizer ({error}); copy it again from the published checkpoint") from error
-        return cls(backend, settings=_read_settings(Path(folder) / SETTINGS_FILE), source=str(path), **options)
+        backend, settings = read_tokenizer(folder)
+        return cls(backend, settings=settings, source=str(Path(folder) / TOKENIZER_FILE), **options)
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json into an existing folder; tags that were appended are kept."""
@@ -113,14 +110,17 @@ class Tokenizer:
             raise PromptError(f"{text!r:.60} is no text that can be written in UTF-8; give it as such") from error
         return [self.bos, *self.backend.encode(text, add_special_tokens=False).ids]
 
+    def encode_behind(self, text: str, before: str) -> list[int]:
+        """Ids of a text as it reads behind another that ends a word: Llama's tokenizers put a space before what stands alone."""
+        first, whole = self.encode(before), self.encode(before + text)
+        return whole[len(first) :] if whole[: len(first)] == first else self.encode(text)[1:]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids; special tokens and ids outside the vocabulary are left out, broken UTF-8 becomes U+FFFD."""
         return str(self.backend.decode([int(id) for id in ids], skip_special_tokens=True))
 
     def _named(self, key: str) -> str | None:
-        entry = self.settings.get(key)
-        entry = entry.get("content") if isinstance(entry, Mapping) else entry
-        return entry if isinstance(entry, str) else None
+        return named_token(self.settings, key)
 
     def _require(self, token: str) -> int:
         id = self.id_of(token)
@@ -143,6 +143,13 @@ class Tokenizer:
         )
 
 
+def named_token(settings: Mapping[str, Any], key: str) -> str | None:
+    """The token that a tokenizer_config.json names under `key` ("bos_token"), None if it names none."""
+    entry = settings.get(key)
+    entry = entry.get("content") if isinstance(entry, Mapping) else entry
+    return entry if isinstance(entry, str) else None
+
+
 def _ready(backend: tokenizers.Tokenizer, tags: Sequence[str]) -> tokenizers.Tokenizer:
     """The backend with the tags in its vocabulary, neither truncating nor padding; a copy if it has to change."""
     missing = [tag for tag in dict.fromkeys(tags) if backend.token_to_id(tag) is None]
@@ -153,6 +160,18 @@ def _ready(backend: tokenizers.Tokenizer, tags: Sequence[str]) -> tokenizers.Tok
     backend.no_padding()
     backend.add_special_tokens([tokenizers.AddedToken(tag, special=True, normalized=False) for tag in missing])
     return backend
+
+
+def read_tokenizer(folder: str | Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """The tokenizer of a folder as it stands there, and its settings; CheckpointError if it is absent or unreadable."""
+    path = Path(folder) / TOKENIZER_FILE
+    if not path.is_file():
+        raise CheckpointError(f"there is no {TOKENIZER_FILE} in {folder}; copy it there from the published checkpoint")
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise CheckpointError(f"{path} is not a tokenizer ({error}); copy it again from the published checkpoint") from error
+    return backend, _read_settings(Path(folder) / SETTINGS_FILE)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

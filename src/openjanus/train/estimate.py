@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openjanus.checkpoints.load import build_empty, load_without_weights
+from openjanus.checkpoints.assembly import assemble
+from openjanus.checkpoints.load import build_empty
 from openjanus.config import JanusConfig
 from openjanus.data.samples import KINDS
 from openjanus.errors import ConfigError
@@ -110,7 +111,7 @@ ADVICE = (
 
 
 def estimate(recipe: Recipe, gpus: int, memory: float, tflops: float, shards: int | None = None) -> Estimate:
-    """What a recipe that starts from a checkpoint would take; of a Hugging Face id only small files are fetched.
+    """What a recipe that starts from a checkpoint or parts would take; of a Hugging Face id only small files are fetched.
 
     memory: GiB of a device. tflops: its peak in the stages' precision. shards: GPUs that hold one copy of the model together,
     None for all. ConfigError for a recipe of another kind.
@@ -123,7 +124,7 @@ def estimate(recipe: Recipe, gpus: int, memory: float, tflops: float, shards: in
             raise ConfigError(f"{name} is {value}; it must be {least} or more")
     if shards is not None and (shards < 1 or gpus % shards):
         raise ConfigError(f"--shards is {shards}; it must divide --gpus, {gpus}")
-    _, config = load_without_weights(settings.init)
+    config = assemble(settings.init, weights=False).config
     model = build_empty(config)
     needs = tuple(_need(stage, recipe, config, model, gpus, shards or gpus, tflops) for stage in recipe.stages)
     return Estimate(recipe.name, gpus, memory, tflops, needs)

@@ -12,7 +12,7 @@ from openjanus.data.formats.opening import ALLOWED
 from openjanus.data.records import Records, RecordsInTurn
 from openjanus.data.samples import KINDS, Kind, Sample
 from openjanus.errors import ConfigError
-from openjanus.train.from_checkpoint import CheckpointSettings, DataFiles, initial
+from openjanus.train.from_checkpoint import CheckpointSettings, DataFiles, initial, origin
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Precision, Stage
 from openjanus.train.unified import Start, UnifiedTask
@@ -80,7 +80,7 @@ def _start(recipe: Recipe, own: list[Kind], replayed: list[Kind]) -> Start:
         on_error=settings.on_error,
         validation=validation,
         fixed=tuple(f"generation.{part}" for part in model.generation.fixed),
-        origin=settings.init,
+        origin=origin(settings),
         notes=_warnings({*own, *replayed}),
     )
 

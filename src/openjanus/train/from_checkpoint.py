@@ -1,4 +1,4 @@
-"""Unified training that starts from a checkpoint and learns from records on disk: what the papers' recipes are made of."""
+"""Unified training that starts from a checkpoint or from parts, and learns from records on disk: the papers' recipes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,8 @@ from typing import get_args
 
 import torch
 
-from openjanus.checkpoints.load import load_checkpoint
+from openjanus.checkpoints.assembly import Assembly, assemble
+from openjanus.checkpoints.locate import SDXL_VAE
 from openjanus.data.formats.opening import ALLOWED
 from openjanus.data.records import Records
 from openjanus.data.samples import KINDS, Kind, Sample, Source
@@ -14,7 +15,6 @@ from openjanus.errors import CheckpointError, ConfigError
 from openjanus.models.janus import JanusModel
 from openjanus.models.token_generation import TokenGeneration
 from openjanus.processing.prompts import Processor
-from openjanus.train.part_files import load_part
 from openjanus.train.parts import belongs
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
@@ -35,14 +35,14 @@ class DataFiles:
 
 @dataclass(frozen=True)
 class CheckpointSettings(UnifiedSettings):
-    """What a run can be told that starts from a checkpoint."""
+    """What a run can be told that starts from a checkpoint or from parts."""
 
-    init: str = ""
-    """A checkpoint: a folder in any layout we read, a bundled name or a Hugging Face id. Sizes, tokenizer, template, weights."""
+    init: tuple[str, ...] = ()
+    """Where it begins: a checkpoint (a folder in any layout we read, a bundled name or a Hugging Face id) with its sizes,
+    tokenizer, template and weights; parts (checkpoints/parts.py says which) that take the place of its own; or parts alone."""
     fresh: tuple[str, ...] = ()
-    """Parts that begin with random weights instead: "generation.head"; "language,understanding,generation" for all of them."""
-    parts: tuple[str, ...] = ()
-    """Folders of parts trained apart (a tokenizer, an encoder, a VAE) that take the place of the checkpoint's."""
+    """What begins with random weights although the checkpoint has some, or because nothing has any: "generation.head";
+    "language,understanding,generation" for all but the parts given beside a checkpoint."""
     data: DataFiles = field(default_factory=DataFiles)
     category_stages: tuple[str, ...] = ()
     """Stages whose pictures are the categories (Janus, section 4.2)."""
@@ -69,13 +69,13 @@ def recipe_of(name: str, stages: tuple[Stage, ...], settings: CheckpointSettings
 
 
 def start(recipe: Recipe) -> Start:
-    """The checkpoint's model, its fresh parts drawn anew and its other parts put in; the records of what the stages mix."""
+    """The model that is begun with, and the records of what the stages mix."""
     settings: CheckpointSettings = recipe.settings
     check_stages(recipe, "category_stages", settings.category_stages)
     model, processor = initial(settings)
     sources = {kind: _records(recipe, kind, getattr(settings.data, kind)) for kind in _mixed(recipe, settings.category_stages)}
     validation: dict[str, Sequence[Sample]] = {kind: source.held_out for kind, source in sources.items()}
-    return Start(model, processor, sources, _by_stage(recipe, sources), settings.on_error, validation, origin=settings.init)
+    return Start(model, processor, sources, _by_stage(recipe, sources), settings.on_error, validation, origin=origin(settings))
 
 
 def initial(settings: CheckpointSettings) -> tuple[JanusModel, Processor]:
@@ -84,14 +84,15 @@ def initial(settings: CheckpointSettings) -> tuple[JanusModel, Processor]:
         raise ConfigError(f"settings.on_error is {settings.on_error!r}; it must be {' or '.join(get_args(OnError))}")
     if not settings.init:
         raise ConfigError("settings.init names no checkpoint; give a folder or a Hugging Face id: settings.init=PATH")
-    # A part may be finer than the checkpoint; what needs no change stays a view of the file until the task takes it.
-    found = load_checkpoint(settings.init, dtype=torch.float32 if settings.parts else None)
-    model = found.model
-    if settings.fresh:
-        model = _drawn_anew(model, settings.fresh)
-    for part in settings.parts:
-        _put_in(model, part)
-    return model, found.processor
+    begun = assemble(settings.init)
+    if begun.checkpoint is not None and not begun.parts and not settings.fresh:
+        return begun.checkpoint, begun.processor
+    return _put_together(begun, settings), begun.processor
+
+
+def origin(settings: CheckpointSettings) -> str:
+    """The checkpoint that a run starts from as it was found; empty if it starts from something else."""
+    return settings.init[0] if len(settings.init) == 1 and not settings.fresh else ""
 
 
 def _mixed(recipe: Recipe, category_stages: tuple[str, ...]) -> list[Kind]:
@@ -121,27 +122,39 @@ def _by_stage(recipe: Recipe, sources: Mapping[Kind, Source]) -> dict[str, dict[
     return {name: {**sources, "generation": categories} for name in names}
 
 
-def _drawn_anew(model: JanusModel, fresh: tuple[str, ...]) -> JanusModel:
-    """The model with random weights in its fresh parts; a fresh table of codes begins as the codebook (training_spec 1.1)."""
-    drawn = JanusModel(model.config)
-    state = model.state_dict()
+def _put_together(begun: Assembly, settings: CheckpointSettings) -> JanusModel:
+    """The model with the weights of the parts, those of the checkpoint that are wanted, and random ones for the rest.
+
+    A fresh table of codes begins as the codebook (training_spec 1.1).
+    """
+    fresh, places = settings.fresh, [part.place for part in begun.parts]
+    model = JanusModel(begun.config)
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for part in fresh:
-        if not any(belongs(name, [part]) for name in state):
+        if not any(belongs(name, [part]) for name in own):
             raise ConfigError(f"settings.fresh names {part!r}, but no parameter begins so; try language or generation.head")
-    drawn.load_state_dict({name: tensor for name, tensor in state.items() if not belongs(name, fresh)}, strict=False)
-    generation = drawn.generation
+    held = begun.checkpoint.state_dict() if begun.checkpoint else {}
+    state = {name: tensor for name, tensor in held.items() if not belongs(name, (*fresh, *places))}
+    misfits = [name for name, tensor in state.items() if own.get(name) != tensor.shape]
+    # What a part's own layout has no place for, no Janus reads.
+    missing = [name for name in own if name not in state and not belongs(name, (*fresh, *places))]
+    if misfits or missing:
+        raise CheckpointError(_unready(misfits, missing, settings))
+    for part in begun.parts:
+        state |= part.read()
+    model.load_state_dict(state, strict=False)
+    generation = model.generation
     if isinstance(generation, TokenGeneration) and belongs("generation.embed.weight", fresh):
         with torch.no_grad():
             generation.embed.weight.copy_(generation.tokenizer.quantize.embedding.weight)
-    return drawn
+    return model
 
 
-def _put_in(model: JanusModel, part: str) -> None:
-    own = model.state_dict()
-    for name, tensor in load_part(part).items():
-        if name not in own or own[name].shape != tensor.shape:
-            wanted = tuple(own[name].shape) if name in own else "nothing of that name"
-            raise CheckpointError(
-                f"{part} holds {name} {tuple(tensor.shape)}, the model has {wanted}; train the part at its size"
-            )
-        own[name].copy_(tensor)
+def _unready(misfits: Sequence[str], missing: Sequence[str], settings: CheckpointSettings) -> str:
+    """What is said of weights that are of another size than the parts ask for, or that nobody has."""
+    given = " and ".join(settings.init)
+    if any(belongs(name, ["generation.vae"]) for name in missing):
+        return f"{given} hold no VAE; add one: settings.init={','.join((*settings.init, SDXL_VAE))}"
+    found = sorted({".".join(name.split(".")[:2]) for name in (*misfits, *missing)})
+    why = f"has {misfits[0]} in another size than the parts beside it ask for" if misfits else f"has no {missing[0]}"
+    return f"{given} {why}; let it begin with random weights: settings.fresh={','.join((*settings.fresh, *found))}"

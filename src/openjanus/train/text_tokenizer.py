@@ -6,10 +6,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from openjanus.errors import ConfigError
-from openjanus.processing.tokenizer import BOS, EOS, GENERATION_START, IMAGE, IMAGE_END, IMAGE_START, PAD
-
-# The strings of the published checkpoints (reference/README.md); ids are looked up by string everywhere.
-SPECIAL_TOKENS = (BOS, EOS, PAD, IMAGE, IMAGE_START, IMAGE_END, "<|User|>", "<|Assistant|>", GENERATION_START)
+from openjanus.processing.tokenizer import SPECIAL_TOKENS
 
 
 def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> tokenizers.Tokenizer:
