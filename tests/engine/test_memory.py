@@ -36,6 +36,18 @@ def test_half_of_what_is_available_within_the_limit_of_the_container(monkeypatch
     assert memory.allowance(CPU) == 15_000, "a checkpoint that was read can be dropped from memory"
 
 
+def test_several_caches_share_what_is_free_on_their_device_and_hold_as_many_rows(monkeypatch: pytest.MonkeyPatch):
+    free = {CPU: 1000, torch.device("cuda:0"): 600}
+    monkeypatch.setattr(memory, "allowance", free.__getitem__)
+    gpu = torch.device("cuda:0")
+    assert memory.shares([(CPU, 30)]) == [1000], "one has all that there is"
+    assert memory.shares([(CPU, 30), (CPU, 10), (gpu, 7)]) == [750, 250, 600]
+    assert memory.shares([(CPU, 1)] * 3) == [333] * 3
+    free[CPU] = 0
+    assert memory.shares([(CPU, 1)] * 2) == [1, 1], "too little for any request, which each is told"
+    assert memory.shares([]) == []
+
+
 def test_where_the_system_does_not_say_what_is_free_it_is_half_of_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "CONTAINER", tmp_path)

@@ -3,8 +3,8 @@
 import base64
 import json
 import struct
-import sys
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from openjanus.engine.engine import Engine
-from serve.live import SHAPES, Live
+from serve.live import SHAPES, Live, running
 
 JSON = {"content-type": "application/json"}
 CHAT, IMAGES = "/v1/chat/completions", "/v1/images/generations"
@@ -237,33 +237,78 @@ def test_a_header_hidden_in_a_files_name_is_no_header(janus_server: Live):
     assert "x-evil" not in answer.headers
 
 
-@pytest.mark.parametrize(
-    ("path", "fields"),
-    [
-        ("/understand_image_and_question/", [part("question", b"What?")]),
-        ("/understand_image_and_question/", [part("file", SHAPES.read_bytes(), "a.png")]),
-        ("/understand_image_and_question/", [part("file", b"no image", "a.png"), part("question", b"What?")]),
-        (
-            "/understand_image_and_question/",
-            [part("file", SHAPES.read_bytes(), "a.png"), part("question", b"a"), part("seed", b"x")],
-        ),
-        (
-            "/understand_image_and_question/",
-            [part("file", SHAPES.read_bytes(), "a.png"), part("question", b"a"), part("temperature", b"nan")],
-        ),
-        ("/understand_image_and_question/", [part("file", b"text"), part("question", b"What?")]),
-        ("/generate_images/", []),
-        ("/generate_images/", [part("prompt", b"")]),
-        ("/generate_images/", [part("prompt", b" ")]),
-        ("/generate_images/", [part("prompt", b"a"), part("seed", b"-1")]),
-        ("/generate_images/", [part("prompt", b"a"), part("seed", b"9" * 5000)]),
-        ("/generate_images/", [part("prompt", b"a"), part("guidance", b"inf")]),
-        ("/generate_images/", [part("prompt", b"a" * 200_000)]),
-        ("/generate_images/", [part(str(number), b"a") for number in range(5000)]),
-    ],
-)
+FORMS: list[tuple[str, list[bytes]]] = [
+    ("/understand_image_and_question/", [part("question", b"What?")]),
+    ("/understand_image_and_question/", [part("file", SHAPES.read_bytes(), "a.png")]),
+    ("/understand_image_and_question/", [part("file", b"no image", "a.png"), part("question", b"What?")]),
+    (
+        "/understand_image_and_question/",
+        [part("file", SHAPES.read_bytes(), "a.png"), part("question", b"a"), part("seed", b"x")],
+    ),
+    (
+        "/understand_image_and_question/",
+        [part("file", SHAPES.read_bytes(), "a.png"), part("question", b"a"), part("temperature", b"nan")],
+    ),
+    ("/understand_image_and_question/", [part("file", b"text"), part("question", b"What?")]),
+    ("/generate_images/", []),
+    ("/generate_images/", [part("prompt", b"")]),
+    ("/generate_images/", [part("prompt", b" ")]),
+    ("/generate_images/", [part("prompt", b"a"), part("seed", b"-1")]),
+    ("/generate_images/", [part("prompt", b"a"), part("seed", b"9" * 5000)]),
+    ("/generate_images/", [part("prompt", b"a"), part("guidance", b"inf")]),
+    ("/generate_images/", [part("prompt", b"a" * 200_000)]),
+    ("/generate_images/", [part(str(number), b"a") for number in range(5000)]),
+]
+
+
+@pytest.mark.parametrize(("path", "fields"), FORMS)
 def test_a_bad_form_is_answered_with_what_to_do(janus_server: Live, path: str, fields: list[bytes]):
     helpful(janus_server.post(path, content=b"".join(fields) + b"--x--\r\n", headers=FORM))
+
+
+# -- the page ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Live]:
+    """A server with the page."""
+    pytest.importorskip("gradio", reason="the page needs gradio")
+    from openjanus.serve.page import mount_page
+
+    with running(wrap=mount_page, limits={"body_bytes": 100_000}) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"data": []}',
+        b'{"data": [], "fn_index": 99999, "session_hash": "a"}',
+        b'{"data": [1], "fn_index": -1, "session_hash": "a"}',
+        b'{"data": [], "fn_index": 1e400, "session_hash": "\\ud800"}',
+        b'{"data": "a", "fn_index": "b", "session_hash": []}',
+        b'{"data": ["' + b"a" * 200_000 + b'"], "fn_index": 0, "session_hash": "a"}',
+    ],
+)
+@pytest.mark.parametrize("path", ["queue/join", "cancel", "reset", "upload", "call/ask", "run/ask", "process_recording"])
+def test_what_the_page_never_sends_is_answered_with_what_to_do(page: Live, path: str, content: bytes):
+    helpful(page.post(f"/gradio_api/{path}", content=content, headers=JSON))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["dev/reload", "runs", "openapi.json", "proxy=http://127.0.0.1:9/", "vibe-code", "file=/etc/passwd", "queue/data", "x"],
+)
+def test_what_gradio_has_beside_the_page_is_closed(page: Live, path: str):
+    helpful(httpx.get(f"{page.url}/gradio_api/{path}", timeout=60))
+
+
+def test_the_page_and_its_parts_are_there(page: Live):
+    for path in ("/", "/config", "/theme.css", "/gradio_api/info", "/gradio_api/startup-events", "/static/img/logo.svg"):
+        assert httpx.get(page.url + path, timeout=60).status_code == 200, path
 
 
 # -- generated -----------------------------------------------------------------------
@@ -341,20 +386,3 @@ def test_no_generated_request_is_answered_with_a_mistake_of_ours(
     ask()
     assert sum(seen.values()) >= 300 and set(seen) <= {400, 404, 413}, seen
     assert janus_server.settles()
-
-
-def test_bad_requests_open_no_file(janus_server: Live):
-    """An audit hook cannot be taken away, so it only looks while this runs."""
-    opened: list[str] = []
-    watching = True
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if watching and event == "open" and isinstance(arguments[0], str | bytes):
-            opened.append(str(arguments[0]))
-
-    sys.addaudithook(watch)
-    for name, path, body, _ in BY_HAND:
-        if name in ("a path", "a file", "another model", "an SVG", "no address"):
-            helpful(janus_server.post(path, content=json.dumps(body).encode(), headers=JSON))
-    watching = False
-    assert not [name for name in opened if "passwd" in name or "shapes" in name or "evil" in name]

@@ -11,7 +11,10 @@ import openai
 import pytest
 from PIL import Image
 
-from serve.live import SHAPES, Live, running
+from openjanus.engine import memory
+from openjanus.engine.engine import EngineOptions
+from openjanus.serve.app import create_app
+from serve.live import BUNDLED, SHAPES, Live, bundled, running
 
 QUESTION = "How many circles are there?"
 
@@ -268,3 +271,18 @@ def test_several_models_are_served_under_their_names():
         sizes = [client.images.generate(prompt="a star", model=name).size for name in ("janus-tiny", "janusflow-tiny")]
         assert sizes == ["48x48", "64x64"]
         assert client.images.generate(prompt="a star").size == "48x48", "the first answers where none is named"
+
+
+def test_several_models_share_the_memory_that_one_would_take(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "allowance", lambda _: 100 << 20)
+    alone, together = (
+        [worker.engine for worker in create_app([(name, bundled(name)) for name in names]).state.service.workers.values()]
+        for names in (BUNDLED[:1], BUNDLED)
+    )
+    assert [engine._memory for engine in alone] == [100 << 20]
+    assert 99 << 20 < sum(engine._memory for engine in together) <= 100 << 20
+    first, second = (engine._most(64) for engine in together)
+    assert abs(first - second) <= 1, "each has as many rows"
+    own = EngineOptions(memory=5 << 20)
+    told = create_app([(name, bundled(name)) for name in BUNDLED], engine=own).state.service.workers.values()
+    assert [worker.engine._memory for worker in told] == [5 << 20] * 2, "what is asked for is each model's"

@@ -3,14 +3,10 @@
 import asyncio
 import json
 import logging
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,8 +23,8 @@ from openjanus.serve.metrics import Metrics
 from openjanus.serve.refusals import Refusal
 from openjanus.serve.settings import Limits, ServeSettings
 from serve.live import Live, eventually, running
+from serve.server_process import command
 
-ROOT = Path(__file__).resolve().parents[2]
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
 LONG: dict[str, Any] = {"prompt": "a red circle", "n": 1}
 
@@ -280,34 +276,6 @@ def test_each_server_counts_for_itself():
 
 
 # -- the command ---------------------------------------------------------------------
-
-
-@contextmanager
-def command(*arguments: str, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`openjanus serve` in a process of its own, and where it is."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "openjanus", "serve", "--port", str(port), "--no-page", *arguments]
-    process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("note: serving"):
-                break
-        url = line.split(" at ")[1].split(" ")[0]
-        assert eventually(lambda: _answers(url))
-        yield process, url
-    finally:
-        process.kill()
-        process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/ready").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun():

@@ -1,6 +1,8 @@
 """How much memory a cache may take."""
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +27,18 @@ def allowance(device: torch.device) -> int:
     if device.type == "mps":
         return (torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()) // 2
     return _available() // 2
+
+
+def shares(caches: Sequence[tuple[torch.device, int]]) -> list[int]:
+    """Bytes that each of several caches may take, given its device and its bytes per entry: together what one alone might.
+
+    A cache of larger entries gets more, so that all hold as many rows.
+    """
+    whole: Counter[torch.device] = Counter()
+    for device, entry in caches:
+        whole[device] += entry
+    allowed = {device: allowance(device) for device in whole}
+    return [max(1, allowed[device] * entry // whole[device]) for device, entry in caches]
 
 
 def _available() -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,8 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from openjanus.engine.engine import EngineOptions
+from openjanus.engine.memory import shares
 from openjanus.errors import JanusError
 from openjanus.janus import Janus
+from openjanus.models.cache import bytes_per_entry
 from openjanus.serve.chat import chat_routes
 from openjanus.serve.demo import demo_routes
 from openjanus.serve.guard import Guard
@@ -32,12 +35,16 @@ def create_app(
 ) -> FastAPI:
     """An ASGI application that serves models under their names; the first answers where none is named.
 
-    Its threads run from the application's start to its end. `app.state.service` is what its endpoints share; page.py adds the
-    web page. ConfigError for settings that cannot be.
+    engine: of each model; where it names no memory, the models of a device share what a cache may take. Its threads run from the
+    application's start to its end. `app.state.service` is what its endpoints share; page.py adds the web page. ConfigError for
+    settings that cannot be.
     """
     settings = settings or ServeSettings()
     metrics = Metrics()
-    workers = [Worker(name, janus, metrics, settings.limits.queue, engine) for name, janus in models]
+    options = _options([janus for _, janus in models], engine or EngineOptions())
+    workers = [
+        Worker(name, janus, metrics, settings.limits.queue, one) for (name, janus), one in zip(models, options, strict=True)
+    ]
     service = Service(settings, workers, metrics)
 
     @asynccontextmanager
@@ -60,6 +67,14 @@ def create_app(
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     return app
+
+
+def _options(models: Sequence[Janus], engine: EngineOptions) -> list[EngineOptions]:
+    """What each model's engine may use."""
+    if engine.memory is not None:
+        return [engine] * len(models)
+    caches = [(one.model.device, bytes_per_entry(one.model.config.language, one.model.dtype)) for one in models]
+    return [replace(engine, memory=memory) for memory in shares(caches)]
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:

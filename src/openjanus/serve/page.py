@@ -4,6 +4,9 @@ It asks the same workers as the API. What a visitor has said and got is kept in 
 open; files live in Gradio's cache, which forgets them after a day.
 """
 
+import json
+import logging
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from html import escape
@@ -15,22 +18,33 @@ from fastapi import FastAPI
 from gradio.processing_utils import save_pil_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as SentMessage
 
 from openjanus.checkpoints.locate import BUNDLED
 from openjanus.engine.request import Answer, Finished, ImageRequest, Picture, Piece, Preview, Progress, TextRequest
 from openjanus.errors import JanusError
 from openjanus.models.randomness import fresh_seed
 from openjanus.processing.prompts import Processor
-from openjanus.serve.refusals import Refusal
+from openjanus.serve.refusals import Refusal, invalid
 from openjanus.serve.service import Service
 from openjanus.serve.sources import small_image
 from openjanus.serve.worker import Work, Worker
 from openjanus.types import ImageOptions, Message, Prompt, TextOptions
 
+JOIN = "/gradio_api/queue/join"
+log = logging.getLogger("openjanus.serve")
 BUSY = "Something is being made: wait for it, or press Stop."
 KEPT = 50  # pictures of a visitor
 PREVIEWS = 8  # unfinished pictures that are shown of each
 SPEAK_EVERY = 0.2  # seconds between two updates of the page
+# What the page asks Gradio for. It has more (recordings, editors, a proxy, runs kept in the cloud), for nobody here.
+PARTS = re.compile(
+    r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)/?|/(assets|static)/.*"
+    r"|/gradio_api/(info|app_id|startup-events|upload|upload_progress|cancel|reset|queue/join|queue/data)/?"
+    r"|/gradio_api/(heartbeat/|file=).*"
+)
 FILES = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"]
 STYLE = """
 footer { display: none !important; }
@@ -282,17 +296,103 @@ class Page:
 def mount_page(app: FastAPI) -> FastAPI:
     """The application with the page at /."""
     service: Service = app.state.service
+    blocks = _build(service)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
-        _build(service),
+        blocks,
         path="/",
         footer_links=[],
         ssr_mode=False,
         max_file_size=service.settings.limits.body_bytes,
         theme=gr.themes.Default(),
         css=STYLE,
+        run_history=False,
     )
+    blocks.has_launched = True  # so that Gradio looks, too
+    mount = next(route for route in mounted.routes if isinstance(route, Mount))
+    mount.app = _Door(mount.app)
     return mounted
+
+
+class _Door:
+    """Lets through to Gradio what the page asks for, and has its refusals speak as ours do.
+
+    Gradio copies whatever file or address a request names into its cache, from where it can be fetched, and looks whether it may
+    only in applications that it launches itself. Here it is looked first: no file but an uploaded one is named.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not PARTS.fullmatch(scope["path"]):
+            raise Refusal(404, f"there is nothing at {scope['path'][:100]}", "not_found")
+        if scope["type"] == "http" and scope["path"].rstrip("/") == JOIN:
+            receive = await _checked(receive)
+        status, body = 200, b""
+
+        async def passed_on(message: SentMessage) -> None:
+            nonlocal status, body
+            if message["type"] == "http.response.start" and message["status"] >= 400 and message["status"] != 503:
+                status = message["status"]
+            if status == 200:
+                await send(message)
+            else:
+                body += message.get("body", b"")
+
+        try:
+            await self._app(scope, receive, passed_on)
+        except Exception as error:
+            if status == 200:
+                raise
+            log.warning(json.dumps({"event": "page", "path": scope["path"][:200], "error": repr(error)[:500]}))
+        if status != 200:
+            raise _refusal(status, body)
+
+
+async def _checked(receive: Receive) -> Receive:
+    """`receive`, once all of a body has been read and names no file but uploaded ones; Refusal for others."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    uploads = Path(get_upload_folder()).resolve()
+
+    def look(found: dict[str, Any]) -> None:
+        if "path" in found and not _is_upload(found["path"], uploads):
+            raise Refusal(400, "a file is named that was not uploaded to this page; upload it", "invalid_value", "path")
+
+    try:
+        json.loads(body, object_hook=look)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "the body is not JSON; load the page again", "invalid_json") from None
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def again() -> SentMessage:
+        return next(messages, None) or await receive()
+
+    return again
+
+
+def _is_upload(path: Any, uploads: Path) -> bool:
+    try:
+        return isinstance(path, str) and Path(path).resolve().is_relative_to(uploads)
+    except (OSError, ValueError):  # it can be no path at all
+        return False
+
+
+def _refusal(status: int, body: bytes) -> Refusal:
+    """What Gradio refuses, in our words. It breaks off (500) on what its own page never sends."""
+    try:
+        detail = json.loads(body)["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = None
+    if status >= 500:
+        return Refusal(400, "this is nothing that the page sends; load the page again", "bad_request")
+    if isinstance(detail, list) and detail:
+        return invalid(detail)
+    return Refusal(status, f"the page cannot do this: {str(detail or 'it was not understood')[:300]}", "bad_request")
 
 
 def _build(service: Service) -> gr.Blocks:
