@@ -75,8 +75,8 @@ def understand(
     system = [] if system_prompt is None else [Message("system", system_prompt)]
     pieces = janus.chat([*system, Message("user", text, tuple(image or ()))], asked)
     if as_json:
-        answer = "".join(pieces).strip()
-        print(json.dumps({"question": text, "images": image or [], "answer": answer, "model": janus.name}))
+        words = "".join(pieces).strip()
+        print(json.dumps({"question": text, "images": image or [], "answer": words, "model": janus.name}))
         return
     for piece in pieces:
         print(piece, end="", flush=True)

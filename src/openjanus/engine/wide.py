@@ -29,7 +29,7 @@ def wide(module: nn.Module) -> Wide | None:
     weight = next(module.parameters(), None)
     if weight is None or not _decodes(module, weight.device, weight.dtype):
         return None
-    module.to(memory_format=torch.channels_last)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Wide(module) if slow_in_bfloat16(weight.device) else None
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from openjanus import files
 from openjanus.checkpoints.writing import write_file
 from openjanus.errors import ConfigError, TrainingError
+from openjanus.files import locked as locked_file
+from openjanus.files import writing as writing_file
 from openjanus.train.recipe import Recipe, flat
 
 # What makes the model and the data. A stage may change between two halves of a run; these may not.
@@ -23,14 +24,14 @@ _GO_ON = "Make room and start the same command again: the run goes on from its n
 
 def writing(path: Path) -> AbstractContextManager[None]:
     """A disk that refuses becomes a TrainingError, which says that nothing is lost."""
-    return files.writing(path, TrainingError, _GO_ON)
+    return writing_file(path, TrainingError, _GO_ON)
 
 
 def locked(folder: Path) -> AbstractContextManager[None]:
     """No other process trains in the folder meanwhile; TrainingError if one does."""
     place = folder.resolve()
     busy = TrainingError(f"another process is training in {folder}; wait for it, or choose another folder with -o")
-    return files.locked(place.with_name(f".{place.name}.lock"), busy, _GO_ON)
+    return locked_file(place.with_name(f".{place.name}.lock"), busy, _GO_ON)
 
 
 def partial_of(path: Path) -> Path:

@@ -140,8 +140,8 @@ def _put_together(begun: Assembly, settings: CheckpointSettings) -> JanusModel:
     missing = [name for name in own if name not in state and not belongs(name, (*fresh, *places))]
     if misfits or missing:
         raise CheckpointError(_unready(misfits, missing, settings))
-    for part in begun.parts:
-        state |= part.read()
+    for begins in begun.parts:
+        state |= begins.read()
     model.load_state_dict(state, strict=False)
     generation = model.generation
     if isinstance(generation, TokenGeneration) and belongs("generation.embed.weight", fresh):
