@@ -218,7 +218,7 @@ def test_a_bin_file_that_asks_to_run_something_is_refused_before_it_runs(save: S
 def test_a_bin_file_of_something_else_is_refused(save: Save):
     folder = save("janus")
     (folder / WHOLE).unlink()
-    for content in ({"state_dict": {"a": torch.ones(1)}}, [torch.ones(1)], {}, {"a": torch.ones(1, dtype=torch.int8)}):
+    for content in ({"optimizer": {"a": torch.ones(1)}}, [torch.ones(1)], {}, {"a": torch.ones(1, dtype=torch.int8)}):
         torch.save(content, folder / "pytorch_model.bin")
         with pytest.raises(CheckpointError, match=r"pytorch_model\.bin") as error:
             load_checkpoint(folder)
