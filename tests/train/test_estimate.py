@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openjanus.checkpoints.load import load_without_weights
+from openjanus.checkpoints.assembly import assemble
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.cli import main
 from openjanus.config import PRESETS, LanguageConfig
@@ -78,7 +78,8 @@ def test_activations_are_near_what_a_step_keeps(name: str, tmp_path: Path, monke
 
 
 def test_seven_billion_by_hand(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(estimates, "load_without_weights", lambda name: (load_without_weights("janus-tiny")[0], SEVEN))
+    begun = replace(assemble(("janus-tiny",), weights=False), config=SEVEN)
+    monkeypatch.setattr(estimates, "assemble", lambda init, weights: begun)
     monkeypatch.setattr(estimates, "kept_by_a_block", lambda config, stage, rank: (30.0 * 4096, 4.0 * 4096))
     full, lora = (estimate(load_recipe(str(RECIPES / f"finetune_{name}.py")), 8, 80, 312).stages[0] for name in ("full", "lora"))
     assert 7.3e9 < full.parameters < 7.6e9
