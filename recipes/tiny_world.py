@@ -49,7 +49,7 @@ LANGUAGE = LanguageConfig(
 TASKS = {"two_object": 0.18, "counting": 0.2, "colors": 0.06, "position": 0.26, "color_attr": 0.22, "free": 0.08}
 LONG = 0.2  # of texts to paint, those of several sentences, which say where things are
 # Answers that need two or three thoughts (which letter stands before the colour of the star) are asked for more often, and most
-# of all where things are: with one such question in eight a model never came to tell left from right.
+# of all where things are: with one such question in eight a model did not come to tell left from right (nor with one in four).
 ASKED = (*KINDS, "description", *("position",) * 5, *("caption", "choice", "comparison") * 2, "count", "color", "attribute")
 # Weights that nothing draws back grow until no step moves them: a model trained so for 360,000 samples learned lookups more
 # slowly than one that began anew.
@@ -147,6 +147,6 @@ def stages(base: Stage, vision: tuple[str, ...], decoder: tuple[str, ...]) -> tu
         replace(base, name="adapt", steps=200, mix={"understanding": 1, "generation": 3}, frozen=(*vision, "language")),
         replace(base, name="names", steps=400, mix=mix, frozen=vision),
         replace(base, name="pretrain", steps=2600, mix=mix, frozen=vision, schedule="cosine", floor=0.1, ema=0.999),
-        # A fifth to a third of the rate before: at half of it the tower forgets what it knew.
+        # A quarter of the rate before: at half of it the tower forgets what it knew.
         replace(base, name="tune", steps=500, mix=mix, frozen=decoder, rate=1.2e-3, schedule="cosine", floor=0.02, ema=0.999),
     )

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from openjanus.engine.tiled import FusedNorm, Tiled, TiledBFloat16, TiledInt4, T
 from openjanus.engine.wide import Wide
 from openjanus.errors import ConfigError
 from openjanus.janus import load
-from openjanus.kernels.decode import supported, swiglu
+from openjanus.kernels.decode import palette, supported, swiglu
 from openjanus.models.adaptors import ImageHead
 from openjanus.models.attention import Packed as Rows
 from openjanus.models.attention import entry_mask, rotary
@@ -113,7 +114,7 @@ def test_matrix_units_multiply_many_rows_by_what_was_rounded_to_bytes_before(kin
         assert (kind(layer)(x).double() - wanted).norm() <= 0.003 * wanted.norm()
 
 
-def test_matrix_units_are_left_as_torch_has_set_them():
+def test_products_of_torch_and_of_ours_in_turn_stay_what_they_are():
     layer, other = linear(256, 96), linear(128, 64)
     made = layer_of(TiledBFloat16, layer)
     x, y = torch.randn(70, 256).bfloat16(), torch.randn(3, 128).bfloat16()
@@ -121,6 +122,16 @@ def test_matrix_units_are_left_as_torch_has_set_them():
     for _ in range(3):
         for given, one in zip((made(x), other(y), layer(x)), wanted, strict=True):
             assert torch.equal(given, one)
+
+
+def test_a_thread_gets_its_matrix_units_back_as_it_left_them():
+    if "matrices" not in supported():
+        pytest.skip("this processor has no matrix units, or the compiler did not know them")
+    # So small that it runs in the thread that asks, which has set nothing yet.
+    made, x = layer_of(TiledBFloat16, linear(256, 96)), torch.randn(70, 256).bfloat16()
+    with ThreadPoolExecutor(1) as fresh:
+        fresh.submit(made, x).result()
+        assert fresh.submit(palette).result() == 0
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])

@@ -32,7 +32,8 @@ from openjanus.models.quantization import Quantization, to_int4, to_int8
 
 
 class Tiled(nn.Module):
-    """Weights of one linear layer in tiles; a row's result is the same whatever runs beside it."""
+    """Weights of one linear layer in tiles; a row's result is the same whatever runs beside it, but for int8 and int4 on matrix
+    units, which take many rows as bfloat16 (decode.c, MANY)."""
 
     weight: Tensor
 

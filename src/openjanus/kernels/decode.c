@@ -8,7 +8,8 @@
 //   int4   K / 32 times 16 outputs x 4 inputs  8 times: a byte holds that of output i in its low half, of i + 16 in its high one;
 //                       then 32 scales and 32 zeros, bfloat16
 //
-// A row's result depends on no other row: every row adds up the same numbers in the same order, however many run together.
+// A row's result depends on no other row: every row adds up the same numbers in the same order, however many run together. One
+// thing depends on how many: where there are matrix units, int8 and int4 take MANY rows and more as bfloat16, and fewer as bytes.
 // All pointers are to contiguous memory; K is a multiple of 32, N of 32. Functions that return a number return 0, or -1 for
 // want of memory.
 
@@ -536,6 +537,13 @@ MATRICES static Units units_taken(void) {
 }
 
 MATRICES static void units_given_back(Units before) { _tile_loadconfig(&before); }
+
+// What this thread's units are set to: 0 is nothing. For those who want to know that they were given back.
+MATRICES int palette(void) {
+    Units now;
+    _tile_storeconfig(&now);
+    return now.palette;
+}
 
 // sums [32, 32] += x w^T of `deep` inputs of one tile of weights and one or two blocks of SIDE rows, K inputs apart. first: they are
 // the first inputs, so sums begin at 0.

@@ -83,6 +83,12 @@ def supported() -> frozenset[str]:
     return frozenset(bytes | ({"bf16"} if told & 2 else set()) | ({"matrices"} if matrices else set()))
 
 
+def palette() -> int:
+    """What the matrix units of this thread are set to; 0 is nothing. Only where `supported` names matrices."""
+    found: int = _loaded().palette()
+    return found
+
+
 def fits_tiles(outputs: int, inputs: int) -> bool:
     """Whether weights of these sizes can be laid out in tiles."""
     return outputs % TILE == 0 and inputs % GROUP == 0
