@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from openjanus.environment import Share
+from openjanus.environment import Share, attempt
 from openjanus.errors import ConfigError
 
 
@@ -35,3 +35,14 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match="cuda:2 was asked for, but there are 2 GPUs"):
         Share(2, 4, 2).device("auto")
+
+
+def test_starts_are_told_apart_where_one_machine_counts_them(monkeypatch: pytest.MonkeyPatch):
+    for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert attempt() == ""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    assert attempt() == "2"
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    assert attempt() == ""

@@ -51,6 +51,15 @@ class Share:
         return device
 
 
+def attempt() -> str:
+    """A name for this start of the processes among those that torchrun made on one machine; "" if nobody can say.
+
+    Machines count the starts each for itself, and need not agree.
+    """
+    alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "") if alone else ""
+
+
 def threads_are_chosen() -> bool:
     """Whether somebody has said how many threads a CPU is to work with."""
     return any(os.environ.get(name) for name in THREADS)

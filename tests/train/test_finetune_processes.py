@@ -68,7 +68,7 @@ def test_a_rank_that_is_killed_is_started_again_and_the_curve_goes_on_to_the_las
     straight = start(tmp_path / "straight", [], processes=2, recipe=FILE)
     assert straight.wait(timeout=PATIENCE) == 0
     monkeypatch.setitem(os.environ, "FINETUNE_DELAY", "0.2")
-    process = start(tmp_path / "killed", [], processes=2, recipe=FILE, restarts=3)
+    process = start(tmp_path / "killed", [], processes=2, recipe=FILE, restarts=1)
     wait_for(process, tmp_path / "killed", 6)
     os.kill(_children(process.pid)[-1], signal.SIGKILL)
     _, error = process.communicate(timeout=PATIENCE)

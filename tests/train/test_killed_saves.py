@@ -1,6 +1,5 @@
 """Saves that a kill cuts off half-way, in processes of their own: the state before stays, and the run goes on from it."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -58,16 +57,11 @@ FileSystemWriter.write_data, state.write_file = cut, die
 @pytest.mark.multiproc
 @pytest.mark.xdist_group("processes")
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(
-    "OPENJANUS_LONG_TESTS" not in os.environ,
-    reason="torchrun may need many tries to start again beside other work, minutes each: set OPENJANUS_LONG_TESTS=1",
-)
 @pytest.mark.parametrize("how", ["while it waits", "while it goes on"])
 def test_a_save_killed_half_way_leaves_the_state_before_and_torchrun_goes_on_to_the_same_curve(tmp_path: Path, how: str):
     recipe, settings = tmp_path / "dying.py", ["settings.dropout=0.2", *(["--async-saves"] if how == "while it goes on" else [])]
     recipe.write_text(DYING, encoding="utf-8")
-    # More than two restarts: a process that starts again is now and then refused by one that has not gone yet.
-    killed = start(tmp_path / "killed", settings, processes=2, recipe=recipe, restarts=8)
+    killed = start(tmp_path / "killed", settings, processes=2, recipe=recipe, restarts=2)
     _, told = killed.communicate(timeout=900)
     assert killed.returncode == 0, told
     assert (tmp_path / "cut").exists() and (tmp_path / "unnamed").exists()

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from openjanus.environment import Share
+from openjanus.environment import Share, attempt
 from openjanus.errors import ConfigError
 from openjanus.models.llama import Attention
 from openjanus.train.stage import Stage
@@ -79,8 +79,11 @@ def joined(device: str = "auto", shards: int | None = None) -> Iterator[World]:
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
+    store, rank, size = next(dist.rendezvous("env://"))
+    # torchrun keeps one store for all its starts: processes started again would find addresses there of those that have died.
+    store = dist.PrefixStore(f"start_{attempt()}", store)
     # gloo beside nccl carries the small values that live on the CPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield world
         # Who leaves while others still talk makes them fail. After an error nobody waits: the others may never come.
