@@ -34,11 +34,12 @@ from openjanus.data.shapes_compositions import (
     contents,
     held_out_compositions,
     sample_scene,
+    whole,
 )
 from openjanus.data.shapes_lookups import lookups
 from openjanus.data.shapes_questions import KINDS, ask, held_out
 from openjanus.data.shapes_rivals import rival
-from openjanus.data.shapes_text import PLAIN_WORDINGS, caption, phrase
+from openjanus.data.shapes_text import PLAIN_WORDINGS, caption, phrase, places
 from openjanus.types import Message
 
 SCENES = [streams.scene(0, k) for k in range(1000)]
@@ -254,6 +255,30 @@ def test_descriptions_are_true():
                 assert relation in relations(subject, named[" ".join(words(fact)[-2:])])
                 checked["relation"] += 1
     assert min(checked[name] for name in ("place", "middle", "relation")) > 20
+
+
+def test_the_places_of_all_objects_are_told_from_left_to_right():
+    said = Counter[str]()
+    for k in range(1000):
+        scene = sample_scene(np.random.default_rng((5, k)))
+        text = places(scene)
+        assert (text is None) == whole((thing.colour, thing.shape) for thing in scene.objects).held_out
+        if text is None:
+            continue
+        along = sorted(scene.objects, key=lambda thing: thing.centre[0])
+        parts = re.split(r", | and ", text[:-1].lower())
+        for thing, part in zip(along, parts, strict=True):
+            _, colour, shape, *where = part.split(" ")
+            assert (colour, shape) == (thing.colour, thing.shape)
+            across, down = thing.centre
+            for word, true in {"left": across < 32, "right": across > 32, "top": down < 32, "bottom": down > 32}.items():
+                assert word not in where or true, part
+            assert "middle" not in where or max(abs(value - 32) for value in thing.centre) < 6
+            said[" ".join(where)] += 1
+    assert set(said) == {
+        *(f"at the {down} {across}" for down in ("top", "bottom") for across in ("left", "right")),
+        *("at the top", "at the bottom", "on the left", "on the right", "in the middle"),
+    }
 
 
 # -- questions -------------------------------------------------------------------------

@@ -4,7 +4,7 @@ A question is held out together with what the scene holds: one in ten of all pai
 never learned from, wherever the objects stand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from openjanus.data.shapes import COLOURS, SHAPES, Scene
 from openjanus.data.shapes_askers import ASKERS, IN_A_SENTENCE, Question, View
 from openjanus.data.shapes_compositions import NUMBERS, one_in
-from openjanus.data.shapes_text import describe, inventory
+from openjanus.data.shapes_text import describe, inventory, places
 
 HELD_OUT_ONE_IN = 10
 LETTERS = "ABCD"
@@ -27,9 +27,16 @@ _DESCRIBE = (
 )
 
 
+# What evaluation never asks: long answers, which teach to see.
+LONG_KINDS: Mapping[str, tuple[Sequence[str], Callable[[np.random.Generator, Scene], str | None]]] = {
+    "description": (_DESCRIBE, describe),
+    "places": (("Where is everything?",), lambda rng, scene: places(scene)),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question and its answer; kind is one of KINDS, "description" or "talk"."""
+    """A question and its answer; kind is one of KINDS or LONG_KINDS, or "talk"."""
 
     kind: str
     question: str
@@ -77,9 +84,10 @@ def converse(rng: np.random.Generator, scene: Scene, turns: int, kinds: Sequence
     asked: dict[str, Turn] = {}
     for _ in range(8 * turns):
         kind = kinds[int(rng.integers(len(kinds)))]
-        if kind == "description":
-            text = describe(rng, scene)
-            made = None if text is None else Turn(kind, _DESCRIBE[rng.integers(len(_DESCRIBE))], text)
+        if kind in LONG_KINDS:
+            wordings, answer = LONG_KINDS[kind]
+            text = answer(rng, scene)
+            made = None if text is None else Turn(kind, wordings[int(rng.integers(len(wordings)))], text)
         else:
             made = ask(rng, scene, kind)
         if made is not None and not held_out(made.question, scene):

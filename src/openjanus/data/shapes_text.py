@@ -131,6 +131,12 @@ def place(thing: Object) -> str | None:
     return f"at the {down} {across}" if across and down else None
 
 
+def region(thing: Object) -> str:
+    """As `place`, and of an object between such places the side alone: "at the top", "on the left"."""
+    across, down = half(thing, 0), half(thing, 1)
+    return place(thing) or (f"at the {down}" if down else f"on the {across}")
+
+
 def inventory(scene: Scene) -> Composition:
     """All there is in a scene, in the order of its objects."""
     return contents(scene.objects)
@@ -147,6 +153,17 @@ def describe(rng: np.random.Generator, scene: Scene) -> str | None:
     opening = _pick(rng, ("{}", "there {be} {}", "the picture shows {}", "a picture of {}", "{} on gray", "I see {}"))
     sentences = [sentence(opening.format(words, be=be)), *facts(rng, scene)[: int(rng.integers(4))]]
     return " ".join(sentences)
+
+
+def places(scene: Scene) -> str | None:
+    """Where each object is, from left to right, as in "a red circle at the top left and a blue star in the middle".
+
+    None if the scene's contents are held out of training.
+    """
+    along = sorted(scene.objects, key=lambda thing: thing.centre[0])
+    if whole((thing.colour, thing.shape) for thing in along).held_out:
+        return None
+    return sentence(listing([f"{Mention(thing.shape, thing.colour)} {region(thing)}" for thing in along]))
 
 
 def facts(rng: np.random.Generator, scene: Scene) -> list[str]:

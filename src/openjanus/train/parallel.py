@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
@@ -79,9 +81,9 @@ def joined(device: str = "auto", shards: int | None = None) -> Iterator[World]:
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     # torchrun keeps one store for all its starts: processes started again would find addresses there of those that have died.
-    store = dist.PrefixStore(f"start_{attempt()}", store)
+    store = PrefixStore(f"start_{attempt()}", store)
     # gloo beside nccl carries the small values that live on the CPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
