@@ -41,10 +41,14 @@ VISION = ("understanding.encoder", *VAE)
 
 @dataclass(frozen=True)
 class Settings(tiny_world.Settings):
-    """With the autoencoder. Representations are not aligned: the tower has 8 x 8 patches, and no cell of 6 x 6 is one of them."""
+    """With the autoencoder, and alignment after half of the blocks."""
 
     # Objects fill a third of a picture's width: at the usual times they are long decided.
-    time_earlier: float = 1.5
+    time_earlier: float = 0.8
+    alignment: bool = True
+    alignment_weight: float = 0.5
+    alignment_block: int = 3
+    alignment_width: int = 256
     # A language model that has seen and painted knows what words mean, and its tower is the one that it has learned to read.
     language: str = BUNDLED
     encoder: str = BUNDLED

@@ -100,6 +100,8 @@ class Settings(UnifiedSettings):
     contrast_weight: float = 2.0
     language: str = str(PARTS / "tiny_language")
     encoder: str = str(PARTS / "tiny_encoder")
+    begin: str = ""
+    """A result of the same recipe, to begin with all of its weights instead of with parts."""
     preview_prompts: tuple[str, ...] = PROMPTS
     preview_questions: tuple[str, ...] = QUESTIONS
     preview_image: str = str(PARTS.parents[1] / "examples/images/shapes.png")
@@ -116,6 +118,8 @@ def start(recipe: Recipe, config: JanusConfig, processor: Processor, parts: tupl
     wanted = ("language", *needed)
     # A part may be a whole checkpoint, of another variant even: a language model that has seen and painted is a better beginning.
     state = {name: tensor for part in parts for name, tensor in load_part(part).items() if belongs(name, wanted)}
+    if recipe.settings.begin:
+        state = load_part(recipe.settings.begin)
     missing = [name for name in model.state_dict() if belongs(name, wanted) and name not in state]
     if missing:
         raise CheckpointError(f"{' and '.join(parts)} hold no {missing[0]}; train these parts first, as the recipe says")

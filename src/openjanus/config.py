@@ -285,8 +285,12 @@ class FlowGenerationConfig:
     @property
     def positions(self) -> int:
         """Language-model positions of one step: the time, then the latent tokens."""
-        height, width = self.latent_size
-        return 1 + (height // self.encoder.stride) * (width // self.encoder.stride)
+        return 1 + self.grid[0] * self.grid[1]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Latent tokens down, across."""
+        return self.latent_size[0] // self.encoder.stride, self.latent_size[1] // self.encoder.stride
 
     def steps(self, asked: int) -> int:
         """Steps that an image takes: as many as were asked for."""

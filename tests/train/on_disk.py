@@ -33,7 +33,7 @@ def records(folder: Path, count: int = 10) -> dict[str, str]:
 
 
 def checkpoint(variant: str, folder: Path) -> str:
-    """A small random checkpoint of a variant; as many picture positions as patches, so that representations align."""
+    """A small random checkpoint of a variant; as many picture positions as patches, as published."""
     model = tiny.tiny_model(variant)
     if variant == "janusflow":
         torch.manual_seed(0)

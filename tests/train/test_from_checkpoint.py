@@ -53,7 +53,7 @@ def data(tmp_path: Path) -> dict[str, str]:
 def checkpoint(variant: str, folder: Path) -> str:
     model = tiny.tiny_model(variant)
     if variant == "janusflow":
-        # Alignment needs as many picture positions as patches: 4 x 4.
+        # As many picture positions as patches, as published: 4 x 4.
         torch.manual_seed(0)
         model = type(model)(replace(model.config, generation=replace(model.config.generation, latent_size=(8, 8))))  # type: ignore[arg-type]
     save_checkpoint(model, tiny.tiny_processor(variant), folder)

@@ -85,7 +85,7 @@ def recipe(variant: str, stages: Sequence[Stage], rivals: bool = False) -> Recip
         model = copy.deepcopy(tiny.tiny_model(variant)).requires_grad_(True)
         config = model.config
         if variant == "janusflow":
-            # Alignment needs as many picture positions as patches: 4 x 4.
+            # A square latent with as many positions as the tower has patches, as published: 4 x 4.
             config = replace(config, generation=replace(config.generation, latent_size=(8, 8)))
             torch.manual_seed(0)
             model = type(model)(config)

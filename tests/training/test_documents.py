@@ -13,7 +13,7 @@ from openjanus.data.documents import Document, Writer
 from openjanus.data.packing import batch, pack
 from openjanus.data.samples import KINDS, InTurn, Mixture, Sample
 from openjanus.errors import ConfigError, PromptError
-from openjanus.models.alignment import Alignment
+from openjanus.models.alignment import Alignment, clean_features
 from openjanus.models.attention import Documents
 from openjanus.models.flow_generation import FLOW
 from openjanus.models.janus import JanusModel
@@ -363,3 +363,14 @@ def test_alignment_is_the_negated_cosine_at_the_positions_of_the_picture():
     features = model.understanding.encoder(document.pictures)
     expected = F.cosine_similarity(alignment.mlp(hidden[:, -16:]), features, dim=-1).sum()
     torch.testing.assert_close(total, -expected, rtol=0, atol=1e-4)
+
+
+def test_features_of_another_grid_are_means_over_its_areas():
+    tower = tiny.tiny_model("janusflow").understanding.encoder
+    pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    whole = clean_features(tower, pictures, 16, (4, 4))
+    torch.testing.assert_close(whole, tower(pictures))
+    halves = clean_features(tower, pictures, 16, (4, 2))
+    torch.testing.assert_close(halves, whole.unflatten(1, (4, 2, 2)).mean(3).flatten(1, 2))
+    assert clean_features(tower, pictures, 16, (3, 3)).shape == (2, 9, whole.shape[2])
+    assert clean_features(tower, pictures[:0], 16, (3, 3)).shape == (0, 9, whole.shape[2])

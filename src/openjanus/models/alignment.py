@@ -4,11 +4,12 @@ JanusFlow, section 3.4: features of the clean picture, a small MLP on the hidden
 weight 1. The MLP is used in training only and is no part of a checkpoint. Dims: M pictures, N positions, D width, C tower width.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openjanus.errors import ConfigError
 from openjanus.models.siglip import SiglipTower
 
 
@@ -27,22 +28,24 @@ class Alignment(nn.Module):
         )
 
     def loss(self, hidden: Tensor, features: Tensor) -> tuple[Tensor, int]:
-        """Sum and number of negated cosine similarities, for hidden states [M, N, D] and features [M, N, C].
-
-        ConfigError if the picture has other positions than the tower has patches.
-        """
-        if hidden.shape[1] != features.shape[1]:
-            raise ConfigError(
-                f"alignment needs as many picture positions as tower patches; there are {hidden.shape[1]} and {features.shape[1]}"
-            )
+        """Sum and number of negated cosine similarities, for hidden states [M, N, D] and features [M, N, C]."""
         similarity = F.cosine_similarity(self.mlp(hidden).float(), features.float(), dim=-1)
         return -similarity.sum(), similarity.numel()
 
 
 @torch.no_grad()
-def clean_features(tower: SiglipTower, pictures: Tensor, size: int) -> Tensor:
-    """What the tower sees [M, P, C] in pictures [M, 3, H, W] in [-1, 1], resized to the `size` it reads if theirs is another."""
+def clean_features(tower: SiglipTower, pictures: Tensor, size: int, grid: tuple[int, int]) -> Tensor:
+    """What the tower sees [M, N, C] in pictures [M, 3, H, W] in [-1, 1], at the N positions of a grid (down, across).
+
+    Pictures are resized to the `size` that the tower reads, and its patches to the grid, if theirs is another. The paper's are
+    equal, 24 x 24.
+    """
     if pictures.shape[-2:] != (size, size):
         empty = pictures.new_zeros(0, 3, size, size)
         pictures = F.interpolate(pictures, (size, size), mode="bicubic", antialias=True) if len(pictures) else empty
-    return tower(pictures)
+    features = tower(pictures)
+    side = math.isqrt(features.shape[1])
+    if grid == (side, side):
+        return features
+    seen = features.transpose(1, 2).unflatten(2, (side, side))
+    return F.adaptive_avg_pool2d(seen, grid).flatten(2).transpose(1, 2)

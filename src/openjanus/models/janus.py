@@ -101,8 +101,8 @@ class JanusModel(nn.Module):
             "contrast": contrast(errors, lesson.nats, batch.seeds, batch.rivals),
         }
         if alignment is not None:
-            size = self.config.understanding.encoder.image_size
-            features = clean_features(self.understanding.encoder, batch.pictures[own], size)
+            size, grid = self.config.understanding.encoder.image_size, self.config.generation.grid
+            features = clean_features(self.understanding.encoder, batch.pictures[own], size, grid)
             losses["alignment"] = alignment.loss(of_pictures(tapped)[own, -features.shape[1] :], features)
         return losses
 

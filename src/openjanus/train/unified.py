@@ -4,6 +4,7 @@ Janus, sections 3.3 and 4.1; Janus-Pro, section 2.2; JanusFlow, sections 3.3 and
 the stages' business (recipes/); what the papers leave open is a setting here, with its default and reason.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -244,7 +245,7 @@ class UnifiedTask(Task[TrainingBatch]):
         text, rivals = int((content.labels != IGNORE).sum()), int(content.rivals.sum())
         pictures = len(content.pictures) - rivals
         image = pictures * self.config.generation.elements
-        aligned = pictures * self.config.understanding.encoder.patches
+        aligned = pictures * math.prod(self.config.generation.grid)
         counts = {"text": text, "image": image, "positions": text + image, "contrast": rivals, "alignment": aligned}
         return Batch(content, counts, tokens=content.ids.numel(), skipped=skipped)
 
