@@ -65,6 +65,11 @@ class Visit:
     def captions(self) -> list[str]:
         return list(self.page.locator("#gallery .caption-label").all_inner_texts())
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of the chat's pictures, as they are shown."""
+        boxes = [picture.bounding_box() for picture in self.page.locator("#chat .image-frame img").all()]
+        return [(round(box["width"]), round(box["height"])) for box in boxes]
+
     def until(self, happens: Any) -> None:
         assert eventually(happens, PATIENCE / 1000)
 
@@ -255,6 +260,29 @@ def test_the_page_fits_a_phone(visit: Visit, browser: Any, screenshots: Path):
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390, "nothing is wider than the screen"
     small.keep("phone")
     phone.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pictures_in_the_chat_are_neither_tiny_nor_out_of_proportion(
+    visit: Visit, browser: Any, screenshots: Path, tmp_path: Path, width: int
+):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    shown = Visit(visit.live, page, screenshots)
+    for i, (across, down) in enumerate([(48, 48), (1200, 600), (20, 900)]):
+        path = tmp_path / f"{i}.png"
+        Image.new("RGB", (across, down), (0, 90 * i, 200)).save(path)
+        page.locator("#written input[type=file]").set_input_files(str(path))
+        shown.until(lambda i=i: page.locator("#written .thumbnail-item").count() == i + 1)
+    shown.ask("Which shape is it?")
+    shown.until(lambda: page.locator("#chat .image-frame img").count() == 3)
+    shown.until(lambda: all(height > 1 for _, height in shown.sizes()))
+    small, large, tall = shown.sizes()
+    assert small == (176, 176)
+    assert large[0] > small[0] and abs(large[0] - 2 * large[1]) <= 2
+    assert tall[1] <= 300
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shown.keep(f"sizes-{width}")
+    page.close()
 
 
 def test_a_page_that_is_closed_stops_what_it_asked_for(visit: Visit, browser: Any, screenshots: Path):

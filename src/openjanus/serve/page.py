@@ -50,6 +50,8 @@ STYLE = """
 footer { display: none !important; }
 /* It would send the picture to a company. */
 #chat button[aria-label="Share"], #chat button[title="Share"] { display: none !important; }
+/* Small models paint pictures of a few dozen pixels: they are shown larger, in their own proportions, on a phone too. */
+#chat .image-frame img { min-width: min(176px, 50vw); object-fit: contain; }
 .status { min-height: 1.6em; } .status progress { width: 100%; height: .5em; }
 .status .trouble { color: var(--error-text-color, #b91c1c); }
 """
