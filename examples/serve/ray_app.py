@@ -15,7 +15,7 @@ from openjanus.serve.settings import ServeSettings
 
 
 def build(arguments: dict[str, str]) -> serve.Application:
-    """The deployment. A replica is a process with a model of its own, and Ray hands requests round. cpus, gpus: of each replica."""
+    """The deployment: each replica is a process with a model of its own, and with so many cpus and gpus."""
     model = arguments.get("model", "janus-tiny")
     settings = ServeSettings(keys=tuple(os.environ.get("OPENJANUS_API_KEYS", "").split()))
 
