@@ -144,15 +144,20 @@ def test_a_picture_is_uploaded_and_asked_about_and_the_answer_streams(fresh: Vis
 
 def test_a_picture_is_watched_while_it_is_painted_and_then_used_in_the_chat(fresh: Visit):
     fresh.write("a red circle")
+    stop = fresh.page.locator("#stop")
+    before = stop.bounding_box()
     with slowly(0.02 if not fresh.live.worker.takes_steps else 0.15):
         fresh.press("paint")
         fresh.until(lambda: fresh.captions() == ["painting"])
         fresh.until(lambda: "steps" in fresh.status())
         assert fresh.page.locator("#status progress").count() == 1
+        below = stop.bounding_box()
         fresh.keep("painting")
     fresh.sees("Painted from seed")
     fresh.until(lambda: fresh.captions()[0].startswith("seed "))
     assert len(fresh.captions()) == 1
+    fresh.until(lambda: not fresh.status())
+    assert before == below == stop.bounding_box(), "no button moves while somebody reaches for it"
     fresh.keep("painted")
     fresh.press("use")
     fresh.page.locator("#written .thumbnail-item, #written .thumbnail-wrapper").first.wait_for()
@@ -220,12 +225,13 @@ def test_a_mistake_is_told_in_words_and_nothing_is_lost(fresh: Visit, tmp_path: 
     alert = fresh.page.locator("#status [role=alert]")
     alert.wait_for()
     assert alert.inner_text() == "The prompt is empty; describe the picture."
-    broken = tmp_path / "broken.png"
+    broken = tmp_path / "Broken (1).png"
     broken.write_bytes(SHAPES.read_bytes()[:300])
     fresh.page.locator("#written input[type=file]").set_input_files(str(broken))
     fresh.page.locator("#written .thumbnail-item, #written .thumbnail-wrapper").first.wait_for()
     fresh.ask("What is it?")
-    fresh.until(lambda: "truncated or damaged" in fresh.status())
+    fresh.until(lambda: "the image is truncated or damaged" in fresh.status())
+    assert fresh.status().startswith("In Broken"), "the file is named"
     fresh.until(lambda: fresh.page.locator("#written textarea").input_value() == "What is it?")
     assert not fresh.answers(), "a question that was not answered does not stay in the chat"
     fresh.keep("mistake")
