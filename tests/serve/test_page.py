@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from openjanus.engine.batch import Batch
-from serve.live import BUNDLED, SHAPES, Live, eventually, running
+from openjanus.serve.app import create_app
+from serve.live import BUNDLED, SHAPES, Live, bundled, eventually, running
 
 sync = pytest.importorskip("playwright.sync_api", reason="the page is driven with playwright")
 pytest.importorskip("gradio", reason="the page needs gradio")
@@ -74,7 +75,7 @@ class Visit:
         assert eventually(happens, PATIENCE / 1000)
 
     def keep(self, name: str) -> None:
-        self.page.screenshot(path=str(self._pictures / f"{self.live.name}-{name}.png"))
+        self.page.screenshot(path=str(self._pictures / f"{self.live.name}-{name}.png"), full_page=True)
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +290,34 @@ def test_pictures_in_the_chat_are_neither_tiny_nor_out_of_proportion(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shown.keep(f"sizes-{width}")
     page.close()
+
+
+def test_another_model_brings_its_own_settings_and_examples_and_paints_several(browser: Any, screenshots: Path):
+    from openjanus.serve.page import mount_page
+
+    models = [("janus-tiny", bundled("janus-tiny")), ("of-the-world", bundled("janusflow-tiny"))]
+    with running(wrap=lambda _: mount_page(create_app(models))) as live:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        shown = Visit(live, page, screenshots)
+        assert page.locator("#temperature").is_visible() and not page.locator("#steps").is_visible()
+        page.get_by_label("Model", exact=True).first.click()
+        page.get_by_role("option", name="of-the-world").click()
+        page.locator("#steps").wait_for()
+        assert not page.locator("#temperature").is_visible()
+        shown.sees("a fox reading a book")
+        page.locator("#steps input[type=number]").fill("2")
+        page.locator("#n input[type=number]").fill("3")
+        page.locator(".example").first.click()
+        shown.until(lambda: page.locator("#written textarea").input_value().startswith("a fox"))
+        shown.press("paint")
+        shown.sees("Painted from seeds")
+        shown.until(lambda: len(shown.captions()) == 3 and all(caption.startswith("seed ") for caption in shown.captions()))
+        first, second, third = sorted(int(caption.split()[1]) for caption in shown.captions())
+        assert (second, third) == (first + 1, first + 2)
+        worlds = live.service.worker("of-the-world")
+        assert live.service.metrics.registry.get_sample_value("openjanus_images_total", {"model": worlds.name}) == 3
+        shown.keep("several")
+        page.close()
 
 
 def test_a_page_that_is_closed_stops_what_it_asked_for(visit: Visit, browser: Any, screenshots: Path):
