@@ -1,5 +1,6 @@
 """docs/serving.md says what is so: its examples run, its options and numbers are there."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -61,6 +62,22 @@ def test_every_option_is_told_and_there_is_no_other():
     others = {"--gpus", "--stop-timeout"}  # docker's
     assert told - others <= options | {"--no-page"}
     assert options - told <= {"--help", "--page"}
+
+
+def test_services_are_started_with_options_that_there_are():
+    from openjanus.cli import app
+
+    command = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    unit = next(line for line in blocks("ini")[0].splitlines() if line.startswith("ExecStart="))
+    lists = dict(re.findall(r"^(ENTRYPOINT|CMD) (\[.*\])$", blocks("dockerfile")[0], re.MULTILINE))
+    deployment = next(iter(yaml.safe_load_all(blocks("yaml")[0])))
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    entry = json.loads(lists["ENTRYPOINT"])
+    lines = [unit.removeprefix("ExecStart=").split(), entry + json.loads(lists["CMD"]), entry + container["args"]]
+    for program, name, *arguments in lines:
+        assert Path(program).name == "openjanus" and name == "serve"
+        # Reads them as the command would, and starts nothing.
+        command.make_context("serve", list(arguments))
 
 
 def test_every_number_that_is_told_is_counted():

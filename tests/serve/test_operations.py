@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -305,10 +304,18 @@ def test_a_server_that_is_killed_under_load_starts_again_at_the_same_place():
             for stream in streams:
                 stream.read()
         port = int(url.rsplit(":", 1)[1])
-        started = time.monotonic()
         with command(port=port) as (_, again):
-            assert again == url and time.monotonic() - started < 60
+            assert again == url
             assert httpx.post(f"{url}/v1/chat/completions", json=HELLO, timeout=60).status_code == 200
+
+
+def test_several_quantized_models_are_served_by_one_command():
+    with command("--model", "janus-tiny", "-m", "janusflow-tiny", "--quantize", "int8", "--device", "cpu") as (_, url):
+        assert set(httpx.get(f"{url}/ready").json()["models"]) == {"janus-tiny", "janusflow-tiny"}
+        for name in ("janus-tiny", "janusflow-tiny"):
+            asked = {"model": name, "prompt": "a red circle", **({"steps": 2} if "flow" in name else {})}
+            assert httpx.post(f"{url}/v1/images/generations", json=asked, timeout=60).json()["data"][0]["b64_json"]
+            assert httpx.post(f"{url}/v1/chat/completions", json={**HELLO, "model": name}, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from openjanus.engine.batch import Batch
-from serve.live import BUNDLED, SHAPES, Live, eventually, running
+from openjanus.serve.app import create_app
+from serve.live import BUNDLED, SHAPES, Live, bundled, eventually, running
 
 sync = pytest.importorskip("playwright.sync_api", reason="the page is driven with playwright")
 pytest.importorskip("gradio", reason="the page needs gradio")
@@ -65,11 +66,16 @@ class Visit:
     def captions(self) -> list[str]:
         return list(self.page.locator("#gallery .caption-label").all_inner_texts())
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of the chat's pictures, as they are shown."""
+        boxes = [picture.bounding_box() for picture in self.page.locator("#chat .image-frame img").all()]
+        return [(round(box["width"]), round(box["height"])) for box in boxes]
+
     def until(self, happens: Any) -> None:
         assert eventually(happens, PATIENCE / 1000)
 
     def keep(self, name: str) -> None:
-        self.page.screenshot(path=str(self._pictures / f"{self.live.name}-{name}.png"))
+        self.page.screenshot(path=str(self._pictures / f"{self.live.name}-{name}.png"), full_page=True)
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +145,20 @@ def test_a_picture_is_uploaded_and_asked_about_and_the_answer_streams(fresh: Vis
 
 def test_a_picture_is_watched_while_it_is_painted_and_then_used_in_the_chat(fresh: Visit):
     fresh.write("a red circle")
+    stop = fresh.page.locator("#stop")
+    before = stop.bounding_box()
     with slowly(0.02 if not fresh.live.worker.takes_steps else 0.15):
         fresh.press("paint")
         fresh.until(lambda: fresh.captions() == ["painting"])
         fresh.until(lambda: "steps" in fresh.status())
         assert fresh.page.locator("#status progress").count() == 1
+        below = stop.bounding_box()
         fresh.keep("painting")
     fresh.sees("Painted from seed")
     fresh.until(lambda: fresh.captions()[0].startswith("seed "))
     assert len(fresh.captions()) == 1
+    fresh.until(lambda: not fresh.status())
+    assert before == below == stop.bounding_box(), "no button moves while somebody reaches for it"
     fresh.keep("painted")
     fresh.press("use")
     fresh.page.locator("#written .thumbnail-item, #written .thumbnail-wrapper").first.wait_for()
@@ -215,12 +226,13 @@ def test_a_mistake_is_told_in_words_and_nothing_is_lost(fresh: Visit, tmp_path: 
     alert = fresh.page.locator("#status [role=alert]")
     alert.wait_for()
     assert alert.inner_text() == "The prompt is empty; describe the picture."
-    broken = tmp_path / "broken.png"
+    broken = tmp_path / "Broken (1).png"
     broken.write_bytes(SHAPES.read_bytes()[:300])
     fresh.page.locator("#written input[type=file]").set_input_files(str(broken))
     fresh.page.locator("#written .thumbnail-item, #written .thumbnail-wrapper").first.wait_for()
     fresh.ask("What is it?")
-    fresh.until(lambda: "truncated or damaged" in fresh.status())
+    fresh.until(lambda: "the image is truncated or damaged" in fresh.status())
+    assert fresh.status().startswith("In Broken"), "the file is named"
     fresh.until(lambda: fresh.page.locator("#written textarea").input_value() == "What is it?")
     assert not fresh.answers(), "a question that was not answered does not stay in the chat"
     fresh.keep("mistake")
@@ -255,6 +267,57 @@ def test_the_page_fits_a_phone(visit: Visit, browser: Any, screenshots: Path):
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390, "nothing is wider than the screen"
     small.keep("phone")
     phone.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pictures_in_the_chat_are_neither_tiny_nor_out_of_proportion(
+    visit: Visit, browser: Any, screenshots: Path, tmp_path: Path, width: int
+):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    shown = Visit(visit.live, page, screenshots)
+    for i, (across, down) in enumerate([(48, 48), (1200, 600), (20, 900)]):
+        path = tmp_path / f"{i}.png"
+        Image.new("RGB", (across, down), (0, 90 * i, 200)).save(path)
+        page.locator("#written input[type=file]").set_input_files(str(path))
+        shown.until(lambda i=i: page.locator("#written .thumbnail-item").count() == i + 1)
+    shown.ask("Which shape is it?")
+    shown.until(lambda: page.locator("#chat .image-frame img").count() == 3)
+    shown.until(lambda: all(height > 1 for _, height in shown.sizes()))
+    small, large, tall = shown.sizes()
+    assert small == (176, 176)
+    assert large[0] > small[0] and abs(large[0] - 2 * large[1]) <= 2
+    assert tall[1] <= 300
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shown.keep(f"sizes-{width}")
+    page.close()
+
+
+def test_another_model_brings_its_own_settings_and_examples_and_paints_several(browser: Any, screenshots: Path):
+    from openjanus.serve.page import mount_page
+
+    models = [("janus-tiny", bundled("janus-tiny")), ("of-the-world", bundled("janusflow-tiny"))]
+    with running(wrap=lambda _: mount_page(create_app(models))) as live:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        shown = Visit(live, page, screenshots)
+        assert page.locator("#temperature").is_visible() and not page.locator("#steps").is_visible()
+        page.get_by_label("Model", exact=True).first.click()
+        page.get_by_role("option", name="of-the-world").click()
+        page.locator("#steps").wait_for()
+        assert not page.locator("#temperature").is_visible()
+        shown.sees("a fox reading a book")
+        page.locator("#steps input[type=number]").fill("2")
+        page.locator("#n input[type=number]").fill("3")
+        page.locator(".example").first.click()
+        shown.until(lambda: page.locator("#written textarea").input_value().startswith("a fox"))
+        shown.press("paint")
+        shown.sees("Painted from seeds")
+        shown.until(lambda: len(shown.captions()) == 3 and all(caption.startswith("seed ") for caption in shown.captions()))
+        first, second, third = sorted(int(caption.split()[1]) for caption in shown.captions())
+        assert (second, third) == (first + 1, first + 2)
+        worlds = live.service.worker("of-the-world")
+        assert live.service.metrics.registry.get_sample_value("openjanus_images_total", {"model": worlds.name}) == 3
+        shown.keep("several")
+        page.close()
 
 
 def test_a_page_that_is_closed_stops_what_it_asked_for(visit: Visit, browser: Any, screenshots: Path):

@@ -46,11 +46,12 @@ UPRIGHT = {
 FLOAT_SLACK = 1e-3
 
 
-def open_image(source: ImageSource) -> Image.Image:
+def open_image(source: ImageSource, name: str = "the image given as bytes") -> Image.Image:
     """An upright RGB image from a path, bytes, a data: URL, a PIL image or a numpy array.
 
     Arrays are [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]: uint8, uint16 (0..65535), bool, or floats in 0..1. Transparency is laid
-    on white, EXIF rotation is applied, 16-bit greys are scaled, of an animation the first frame is taken.
+    on white, EXIF rotation is applied, 16-bit greys are scaled, of an animation the first frame is taken. name: what errors
+    call bytes.
     ImageError if there is no such image, it is damaged or truncated, or its header tells of more than MAX_PIXELS pixels.
     Differs from the reference: it drops transparency and rotation, and clips 16-bit greys to white.
     """
@@ -59,7 +60,7 @@ def open_image(source: ImageSource) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _finish(_from_array(source), "the numpy array")
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode_bytes(bytes(source), "the image given as bytes")
+        return _decode_bytes(bytes(source), name)
     if isinstance(source, str) and source[:5].lower() == "data:":
         return _from_data_url(source)
     if isinstance(source, str) and source[:8].lower().startswith(("http://", "https://")):

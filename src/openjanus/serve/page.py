@@ -24,7 +24,7 @@ from starlette.types import Message as SentMessage
 
 from openjanus.checkpoints.locate import BUNDLED
 from openjanus.engine.request import Answer, Finished, ImageRequest, Picture, Piece, Preview, Progress, TextRequest
-from openjanus.errors import JanusError
+from openjanus.errors import ImageError, JanusError
 from openjanus.models.randomness import fresh_seed
 from openjanus.processing.prompts import Processor
 from openjanus.serve.refusals import Refusal, invalid
@@ -50,7 +50,14 @@ STYLE = """
 footer { display: none !important; }
 /* It would send the picture to a company. */
 #chat button[aria-label="Share"], #chat button[title="Share"] { display: none !important; }
-.status { min-height: 1.6em; } .status progress { width: 100%; height: .5em; }
+/* Small models paint pictures of a few dozen pixels: they are shown larger, in their own proportions, on a phone too. */
+#chat .image-frame img { min-width: min(176px, 50vw); object-fit: contain; }
+/* As high with a bar as without, so that no button moves while somebody reaches for it. */
+.status { min-height: 2.2em; }
+.status progress { display: block; width: 100%; height: .5em; border: 0; appearance: none; background: var(--neutral-200); }
+.status progress::-webkit-progress-bar { background: var(--neutral-200); }
+.status progress::-webkit-progress-value { background: var(--color-accent); }
+.status progress::-moz-progress-bar { background: var(--color-accent); }
 .status .trouble { color: var(--error-text-color, #b91c1c); }
 """
 # The bundled models know nothing but drawn shapes.
@@ -523,9 +530,16 @@ def _file_of(picture: Picture, worker: Worker) -> str:
 def _understanding(
     processor: Processor, earlier: Sequence[Message], text: str, files: Sequence[str], pixels: int
 ) -> tuple[Message, Prompt]:
-    images = tuple(small_image(Path(file).read_bytes(), pixels, processor) for file in files)
+    images = tuple(_image(Path(file), pixels, processor) for file in files)
     message = Message("user", text, images)
     return message, processor.understanding_prompt([*earlier, message])
+
+
+def _image(file: Path, pixels: int, processor: Processor) -> Image.Image:
+    try:
+        return small_image(file.read_bytes(), pixels, processor)
+    except ImageError as error:
+        raise ImageError(f"in {file.name}, {error}") from error
 
 
 def _check_length(service: Service, text: str) -> None:

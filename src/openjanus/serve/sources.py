@@ -53,4 +53,4 @@ def small_image(data: bytes, pixels: int, processor: Processor) -> Image.Image:
         raise ImageError(f"the image has {width} x {height} pixels; at most {pixels:,} are allowed: make it smaller")
     if moving:
         raise ImageError("the image is an animation; send one frame of it")
-    return processor.images.square(open_image(data))
+    return processor.images.square(open_image(data, "the image"))
