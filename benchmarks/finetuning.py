@@ -185,7 +185,7 @@ def replayed(read: int, paint: int) -> Iterator[tuple[str, Sample]]:
     """What the model knows already, of each kind."""
     for k in range(REPLAYED):
         yield "understanding", ReadingSource(7, read, turns=3)[k]
-        yield "generation", PaintingSource(7, paint)[k]
+        yield "generation", PaintingSource(7, paint, rivals=True)[k]
         yield "text", (TalkSource(7) if k % 2 else ToldSource(7))[k]
 
 
