@@ -15,7 +15,9 @@ from openjanus.models.flow_generation import FlowGeneration
 SCENES = [sample_scene(np.random.default_rng((11, k))) for k in range(100)]
 
 
-@pytest.mark.parametrize(("name", "least"), [("janus-tiny", 0.92), ("janusflow-tiny", 0.97)])  # measured: 0.96 and 1.00
+@pytest.mark.parametrize(
+    ("name", "least"), [("janus-tiny", 0.92), ("janusflow-tiny", 0.9)]
+)  # measured: 0.96 and 0.92; that of the flow learned at 64 pixels
 def test_whole_scenes_are_read_from_what_comes_back(name: str, least: float):
     generation = load(name, dtype="float32").model.generation
     size = generation.config.image_size[0]
