@@ -55,9 +55,10 @@ def start(recipe: Recipe, slots: int = CONFIG.understanding.slots) -> Start:
     """Random weights but for the parts; the embedding of codes begins as their codebook."""
     processor = tiny_world.processor(ROLES, slots, begin=False)
     started = tiny_world.start(recipe, CONFIG, processor, (recipe.settings.tokenizer, recipe.settings.encoder), VISION)
-    generation = started.model.generation
-    with torch.no_grad():
-        generation.embed.weight.copy_(generation.tokenizer.quantize.embedding.weight)
+    if not recipe.settings.begin:
+        generation = started.model.generation
+        with torch.no_grad():
+            generation.embed.weight.copy_(generation.tokenizer.quantize.embedding.weight)
     return started
 
 

@@ -114,12 +114,11 @@ def start(recipe: Recipe, config: JanusConfig, processor: Processor, parts: tupl
     single objects by name.
     """
     model = JanusModel(config)
-    parts = (recipe.settings.language, *parts)
-    wanted = ("language", *needed)
+    begin = recipe.settings.begin
+    parts = (begin,) if begin else (recipe.settings.language, *parts)
+    wanted = ("language", "understanding", "generation") if begin else ("language", *needed)
     # A part may be a whole checkpoint, of another variant even: a language model that has seen and painted is a better beginning.
     state = {name: tensor for part in parts for name, tensor in load_part(part).items() if belongs(name, wanted)}
-    if recipe.settings.begin:
-        state = load_part(recipe.settings.begin)
     missing = [name for name in model.state_dict() if belongs(name, wanted) and name not in state]
     if missing:
         raise CheckpointError(f"{' and '.join(parts)} hold no {missing[0]}; train these parts first, as the recipe says")

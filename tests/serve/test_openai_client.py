@@ -272,6 +272,13 @@ def test_several_models_are_served_under_their_names():
         assert sizes == ["48x48", "48x48"]
         assert client.images.generate(prompt="a star").size == "48x48", "the first answers where none is named"
 
+        def painted(**named: str) -> str | None:
+            (picture,) = client.images.generate(prompt="a star", extra_body={"seed": 7}, **named).data or []  # type: ignore[call-overload]
+            return picture.b64_json
+
+        first, second = painted(model="janus-tiny"), painted(model="janusflow-tiny")
+        assert first != second and painted() == first, "each paints as itself"
+
 
 def test_several_models_share_the_memory_that_one_would_take(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "allowance", lambda _: 100 << 20)

@@ -55,6 +55,16 @@ def test_a_step_of_every_stage_ends_in_a_model_that_loads(name: str, tmp_path: P
     assert load(result.final).generate("a red circle", seed=0)[0].size == (48, 48)
 
 
+@pytest.mark.parametrize("name", ["janus", "janusflow"])
+def test_a_run_may_begin_with_all_weights_of_a_result(name: str):
+    recipe = bundled(f"tiny_{name}")
+    folder = ROOT / "src/openjanus/assets" / f"{name}-tiny"
+    begun = recipe.task(replace(recipe, settings=replace(recipe.settings, begin=str(folder)))).module.state_dict()
+    shipped = load(folder, dtype="float32").model.state_dict()
+    assert shipped.keys() <= begun.keys()
+    assert [key for key in shipped if not begun[key].float().equal(shipped[key])] == []
+
+
 @pytest.mark.parametrize("name", ["ablation_decoupled", "ablation_shared", "ablation_single"])
 def test_an_ablation_ends_in_a_score(name: str, tmp_path: Path):
     recipe = bundled(name)
