@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from openjanus.engine.engine import EngineOptions
+from openjanus.engine.request import Event
 from openjanus.errors import ConfigError
 from openjanus.serve.guard import Guard, Rates
 from openjanus.serve.metrics import Metrics
@@ -127,9 +129,24 @@ def painting(live: Live, headers: dict[str, str] | None = None, **more: Any) -> 
         yield stream
 
 
+@contextmanager
+def slowly(live: Live) -> Iterator[None]:
+    """While each step takes long: no picture is done before a test has looked, however busy the machine is."""
+    engine = live.worker.engine
+    step = engine.step
+
+    def slow() -> list[Event]:
+        time.sleep(0.3)
+        return step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "step", slow)
+        yield
+
+
 def test_a_caller_with_too_many_requests_at_a_time_waits(live: Live):
     with running((live.name,), limits={"concurrent": 1}) as strict:
-        with painting(strict, **({"steps": 200} if strict.worker.takes_steps else {"n": 4})):
+        with slowly(strict), painting(strict):
             answer = ask(strict)
             assert answer.status_code == 429 and answer.json()["error"]["code"] == "concurrency_limit"
             assert answer.headers["retry-after"] == "1"
@@ -138,17 +155,16 @@ def test_a_caller_with_too_many_requests_at_a_time_waits(live: Live):
 
 def test_a_full_queue_refuses_and_says_so(live: Live):
     with running((live.name,), EngineOptions(lanes=2), limits={"queue": 3}) as full:
-        more = {"steps": 200} if full.worker.takes_steps else {}
-        with painting(full, n=3, **more):
+        with slowly(full), painting(full, n=3):
             answer = ask(full)
             assert answer.status_code == 503 and answer.json()["error"]["code"] == "overloaded"
             assert int(answer.headers["retry-after"]) > 0
             assert httpx.get(f"{full.url}/ready").status_code == 503
             assert httpx.get(f"{full.url}/ready").json()["models"] == {full.name: "full"}
             assert httpx.get(f"{full.url}/health").status_code == 200
-            numbers = httpx.get(f"{full.url}/metrics").text
-            assert f'openjanus_queue_length{{model="{full.name}"}} 2.0' in numbers
-            assert f'openjanus_running_rows{{model="{full.name}"}} 2.0' in numbers
+            for gauge in ("queue_length", "running_rows"):
+                line = f'openjanus_{gauge}{{model="{full.name}"}} 2.0'
+                assert eventually(lambda line=line: line in httpx.get(f"{full.url}/metrics").text), line
         assert full.settles() and httpx.get(f"{full.url}/ready").status_code == 200
         with pytest.raises(openai.InternalServerError, match="requests to work on"):
             full.client().images.generate(prompt="a", n=4)
