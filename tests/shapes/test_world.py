@@ -165,12 +165,12 @@ def test_relations_follow_genevals_rule(offset: tuple[float, float], expected: s
 
 
 def test_a_scene_holds_exactly_what_its_composition_says():
-    for task in (*TASKS, "free"):
+    for task in (*TASKS, "free", "unsaid"):
         for k in range(150):
             rng = np.random.default_rng((1, k))
             composition = compose(rng, task)
             scene = sample_scene(rng, composition)
-            assert composition.task in (task, None) or task == "free"
+            assert composition.task in (task, None) or task in ("free", "unsaid")
             things = list(scene.objects)
             assert len(things) == composition.count
             for mention in composition.mentions:
@@ -179,6 +179,18 @@ def test_a_scene_holds_exactly_what_its_composition_says():
                     assert thing.shape == mention.shape and mention.colour in (None, thing.colour)
             if composition.relation is not None:
                 assert relations(*scene.objects) == {composition.relation}
+
+
+def test_colours_that_are_not_said_make_other_captions_than_the_two_tasks_have():
+    made = [compose_for_training(np.random.default_rng((9, k)), {"unsaid": 1}) for k in range(2000)]
+    assert not any(composition.held_out or composition.withheld for composition in made)
+    shapes = {(*sorted(m.shape for m in one.mentions),) for one in made if not any(m.colour for m in one.mentions)}
+    assert {("circle", "diamond", "star"), ("cross", "triangle")} <= shapes, "beside a third, or in a relation"
+    others = [one for one in made if one.task not in ("two_object", "counting")]
+    assert len({one.key for one in others}) > 600 and len(others) > 1500
+    assert any(one.relation and not any(m.colour for m in one.mentions) for one in made)
+    said = [{m.colour is None for m in one.mentions if m.shape == shape} for one in made for shape in SHAPES]
+    assert all(len(one) < 2 for one in said), "a circle beside a red circle could be red as well"
 
 
 def test_compositions_are_worded_like_geneval():
@@ -195,7 +207,7 @@ def test_compositions_are_worded_like_geneval():
 def test_captions_say_all_of_their_composition_and_nothing_else():
     for k in range(2000):
         rng = np.random.default_rng((2, k))
-        composition = compose(rng, (*TASKS, "free")[k % 7])
+        composition = compose(rng, (*TASKS, "free", "unsaid")[k % 8])
         said = words(caption(rng, composition))
         # A relation may name its objects twice; a lone "only one circle" names it once.
         times = 2 if composition.relation else 1
