@@ -48,3 +48,19 @@ def test_results_say_how_they_were_measured():
         report = json.loads(path.read_text(encoding="utf-8"))
         assert report["command"].split()[0] in ("openjanus", "python") and report["machine"], path.name
         assert path.name.startswith(report["date"]), path.name
+
+
+def test_a_curve_is_of_each_step_once_and_of_the_steps_that_have_the_loss(tmp_path: Path):
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from curves import curve, steps_of
+    finally:
+        sys.path.pop(0)
+    lines = [
+        {"step": k, "samples": 32 * k, "losses": {"text": float(k)} | ({"image": 2.0 * k} if k > 2 else {})} for k in (1, 2, 3)
+    ]
+    # A killed run does again what came after its last state.
+    again = {"step": 3, "samples": 96, "losses": {"text": 5.0, "image": 7.0}}
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, again]))
+    assert curve(steps_of(tmp_path), "text", 2) == ([64, 96], [1.5, 5.0])
+    assert curve(steps_of(tmp_path), "image", 2) == ([96], [7.0])
