@@ -43,6 +43,11 @@ def test_time_is_told_by_part(model: str):
     assert min(picture["step"].values()) > 0 and picture["prompt"]["language model"] > 0
 
 
+def test_a_flow_finishes_pictures_that_are_nearly_done():
+    found = run("flow_restoring.py", "--times", "0.9", "1", "--task", "colors", "--pictures", "16")["right"]["colors"]
+    assert found["0.9"] > 0.5 and found["1"] > 0.5
+
+
 def test_results_say_how_they_were_measured():
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         report = json.loads(path.read_text(encoding="utf-8"))
