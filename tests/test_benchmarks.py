@@ -43,6 +43,11 @@ def test_time_is_told_by_part(model: str):
     assert min(picture["step"].values()) > 0 and picture["prompt"]["language model"] > 0
 
 
+def test_what_the_flow_sees_of_a_colour_is_far_from_the_ground():
+    found = run("latents.py", str(ROOT / "recipes" / "parts" / "tiny_vae"))
+    assert min(found["from_ground"].values()) > 2.5 and len(found["nearest"]) == 3 and found["read_back"] > 0.9
+
+
 def test_a_flow_finishes_pictures_that_are_nearly_done():
     found = run("flow_restoring.py", "--times", "0.9", "1", "--task", "colors", "--pictures", "16")["right"]["colors"]
     assert found["0.9"] > 0.5 and found["1"] > 0.5
