@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import openai
 import pytest
 
 from openjanus.errors import ImageError
@@ -151,7 +152,14 @@ def test_every_hop_of_a_redirect_is_checked(web: Web):
     assert fetch(images, web.url(f"/?to={web.url('/b.png', 'other.example')}")) == SHAPES.read_bytes()
     assert fetch(images, web.url("/?to=/c.png")) == SHAPES.read_bytes()
     before = len(web.asked)
-    for inner in ("http://169.254.169.254/", web.url("/secret", "inner.example"), "file:///etc/passwd", "http://x:22/"):
+    for inner in (
+        "http://169.254.169.254/",
+        web.url("/secret", "inner.example"),
+        "file:///etc/passwd",
+        "http://x:22/",
+        "http://[",
+        "http://[v1.x",
+    ):
         with pytest.raises(ImageError):
             fetch(images, web.url(f"/?to={inner}"))
     assert [path for _, path in web.asked[before:] if "secret" in path and "to=" not in path] == []
@@ -198,3 +206,5 @@ def test_a_server_that_may_fetch_does(web: Web):
             for url in (web.url("/g.png"), None)
         )
         assert fetched.choices[0].message == sent.choices[0].message
+        with pytest.raises(openai.BadRequestError, match="no web address"):
+            live.client().chat.completions.create(messages=[user(image_part(web.url("/?to=http://[")), text_part("?"))], **ask)

@@ -154,7 +154,7 @@ class Guard:
         origin = headers.get("origin")
         if scope["method"] in ("GET", "HEAD") or origin is None or origin in self.settings.cors or "*" in self.settings.cors:
             return
-        if _is_preflight(scope, headers) or urlsplit(origin).netloc != headers.get("host"):
+        if _is_preflight(scope, headers) or _host_of(origin) != headers.get("host"):
             message = "pages of other origins may not ask this server; start it with --cors ORIGIN to allow one"
             raise Refusal(403, message, "cross_origin")
 
@@ -271,6 +271,14 @@ async def _nothing() -> Message:
 
 def _is_preflight(scope: Scope, headers: dict[str, str]) -> bool:
     return bool(scope["method"] == "OPTIONS" and "access-control-request-method" in headers)
+
+
+def _host_of(origin: str) -> str | None:
+    """The host and port of an origin; None if it is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _key_in(authorization: str) -> str:

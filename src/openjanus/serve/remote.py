@@ -33,6 +33,14 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
+def _joined(url: str, location: str) -> str:
+    """Where a redirect leads; ImageError if that is no address."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise ImageError("the image's address leads on to what is no web address") from None
+
+
 async def resolve(host: str, port: int) -> list[str]:
     """The addresses that a name stands for."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -81,7 +89,7 @@ class RemoteImages:
             answer = await client.send(request, stream=True)
             try:
                 if answer.is_redirect:
-                    return urljoin(url, answer.headers.get("location", ""))
+                    return _joined(url, answer.headers.get("location", ""))
                 if answer.status_code != 200:
                     raise ImageError(f"the image's address answers with status {answer.status_code}; send it as a data: URL")
                 if not answer.headers.get("content-type", "").lower().startswith("image/"):
