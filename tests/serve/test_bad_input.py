@@ -325,7 +325,9 @@ def page() -> Iterator[Live]:
 )
 @pytest.mark.parametrize("path", ["queue/join", "cancel", "reset", "upload", "call/ask", "run/ask", "process_recording"])
 def test_what_the_page_never_sends_is_answered_with_what_to_do(page: Live, path: str, content: bytes):
-    helpful(page.post(f"/gradio_api/{path}", content=content, headers=JSON))
+    answer = page.post(f"/gradio_api/{path}", content=content, headers=JSON)
+    error = helpful(answer)
+    assert answer.json()["detail"] == error["message"], "what the page's script shows"
 
 
 @pytest.mark.parametrize(

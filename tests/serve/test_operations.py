@@ -19,8 +19,9 @@ from starlette.types import Message, Receive, Scope, Send
 from openjanus.engine.engine import EngineOptions
 from openjanus.engine.request import Event
 from openjanus.errors import ConfigError
-from openjanus.serve.guard import Guard, Rates
+from openjanus.serve.guard import Guard
 from openjanus.serve.metrics import Metrics
+from openjanus.serve.rates import Rates
 from openjanus.serve.refusals import Refusal
 from openjanus.serve.settings import Limits, ServeSettings
 from serve.live import Live, eventually, running
@@ -196,7 +197,7 @@ def test_an_answer_that_takes_longer_than_a_body_may_is_not_cut_off():
         await asyncio.Event().wait()
         raise AssertionError
 
-    guard = Guard(patient, ServeSettings(limits=Limits(body_seconds=0.01)), Metrics())
+    guard = Guard(patient, ServeSettings(limits=Limits(body_seconds=0.01)), Metrics(), Rates(0, 0))
     scope = {"type": "http", "method": "GET", "path": "/stream", "headers": [], "client": ("127.0.0.1", 1)}
     asyncio.run(guard(scope, receive, send))
     assert told == [False] * 3 and sent[0]["status"] == 200

@@ -65,7 +65,7 @@ def create_app(
     _add_errors(app)
     if settings.cors:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors, allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    app.add_middleware(Guard, settings=settings, metrics=metrics, rates=service.rates)
     return app
 
 
@@ -121,7 +121,7 @@ def _add_errors(app: FastAPI) -> None:
 
     def answer(request: Request, refusal: Refusal) -> JSONResponse:
         request.scope.setdefault("openjanus.notes", {})["code"] = refusal.code
-        return refusal.response()
+        return refusal.response(request.scope["path"])
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
