@@ -43,6 +43,28 @@ def test_time_is_told_by_part(model: str):
     assert min(picture["step"].values()) > 0 and picture["prompt"]["language model"] > 0
 
 
+def test_under_load_an_answer_that_is_cut_short_counts_as_lost(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import httpx
+    from serve_load import CHAT, IMAGES, Job, Lost, Tally, ask
+
+    word = 'data: {"choices": [{"delta": {"content": "one"}}]}\n\n'
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == IMAGES:
+            return httpx.Response(200, json={"data": []}) if b"stream" not in request.content else httpx.Response(200, text="")
+        return httpx.Response(200, text=word + ("data: [DONE]\n\n" if b"whole" in request.content else ""))
+
+    client = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://server")
+    assert ask(client, Job(CHAT, {"stream": True, "user": "whole"})) == "one"
+    cut = [Job(CHAT, {"stream": True}), Job(IMAGES, {"prompt": "a", "n": 2}), Job(IMAGES, {"prompt": "a", "stream": True})]
+    for job in cut:
+        with pytest.raises(Lost):
+            ask(client, job)
+    assert not Tally(changed=Tally().changed).failed
+    assert all(Tally(**{name: ["one"]}).failed for name in ("errors", "lost", "crossed"))
+
+
 def test_results_say_how_they_were_measured():
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         report = json.loads(path.read_text(encoding="utf-8"))

@@ -206,8 +206,15 @@ def test_a_body_that_is_no_request_is_answered_with_what_to_do(
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
 def test_other_methods_are_answered_with_what_to_do(janus_server: Live, method: str):
-    assert httpx.request(method, janus_server.url + CHAT).status_code in (404, 405)
-    helpful(httpx.request(method, janus_server.url + CHAT))
+    for path in (CHAT, IMAGES, "/generate_images/"):
+        answer = httpx.request(method, janus_server.url + path)
+        assert answer.status_code == 405 and answer.headers["allow"] == "POST"
+        assert helpful(answer)["message"] == f"{path} is asked with POST, not {method}"
+    if method != "GET":
+        for path in ("/v1/models", "/v1/models/janus-tiny", "/pictures/a", "/metrics", "/health"):
+            answer = httpx.request(method, janus_server.url + path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET"), path
+    assert httpx.request(method, f"{janus_server.url}/v1/nothing").status_code == 404
 
 
 HEADERS: list[tuple[str, str, int]] = [
@@ -336,6 +343,15 @@ def test_what_the_page_never_sends_is_answered_with_what_to_do(page: Live, path:
 )
 def test_what_gradio_has_beside_the_page_is_closed(page: Live, path: str):
     helpful(httpx.get(f"{page.url}/gradio_api/{path}", timeout=60))
+
+
+def test_with_the_page_too_a_wrong_method_is_told_and_probes_may_ask_for_the_head_alone(page: Live):
+    for path in (CHAT, "/generate_images/"):
+        answer = httpx.get(page.url + path)
+        assert answer.status_code == 405 and answer.headers["allow"] == "POST" and helpful(answer)
+    for path in ("/health", "/ready"):
+        answer = httpx.head(page.url + path)
+        assert answer.status_code == 200 and not answer.content
 
 
 def test_the_page_and_its_parts_are_there(page: Live):

@@ -33,6 +33,7 @@ LINKS = "/pictures/"
 WORK = ("/v1/chat/completions", "/v1/images/generations", "/understand_image_and_question/", "/generate_images/")
 WORK = (*WORK, "/gradio_api/upload")
 CALLER = "openjanus.caller"  # in a request's scope: who asks
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -67,6 +68,7 @@ class Guard:
 
     async def _answer(self, visit: "_Visit", scope: Scope, receive: Receive) -> None:
         path = scope["path"]
+        self._check_host(visit.headers)
         visit.caller = scope[CALLER] = self._caller(scope, visit.headers, path)
         self._check_origin(scope, visit.headers)
         limited = await self._limited(visit, receive)
@@ -99,6 +101,22 @@ class Guard:
             refusal.headers = {"WWW-Authenticate": 'Basic realm="openjanus: any name, and an API key as password"'}
             raise refusal
         return f"key {found.index(True) + 1}"
+
+    def _check_host(self, headers: dict[str, str]) -> None:
+        """Refusal for a Host that is none, 400; and 403 for one that is not this server's, if it has no other protection.
+
+        A name of somebody else that is made to stand for 127.0.0.1 makes their page this server's own in a browser's eyes.
+        """
+        given = headers.get("host")
+        if given is None:  # no browser
+            return
+        found = _HOST.fullmatch(given)
+        if found is None:
+            raise Refusal(400, "the header Host is no name of a host; send the one that the address holds", "bad_host")
+        name = found[1].lower().rstrip(".")
+        if not self.settings.knows_host(name):
+            message = f"this server is asked by the names of this machine, not as {name[:100]}; ask 127.0.0.1 or localhost, or "
+            raise Refusal(403, message + "start it with --api-key, --public-url of that name, or --insecure", "unknown_host")
 
     def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
         """Refusal 403 for a request that a page of another origin has made a browser send."""
