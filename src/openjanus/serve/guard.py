@@ -28,10 +28,10 @@ log = logging.getLogger("openjanus.serve")
 # Asked by machines that watch the server; a link to a picture is a secret of its own.
 OPEN = ("/health", "/ready")
 LINKS = "/pictures/"
-# What makes a model work, or fills a disk: the paths that rates and concurrency are counted for. All buttons of the page come by one
-# path and few of them make a model work, so the page counts those itself.
-WORK = ("/v1/chat/completions", "/v1/images/generations", "/understand_image_and_question/", "/generate_images/")
-WORK = (*WORK, "/gradio_api/upload")
+# What makes a model work, or fills a disk: the paths that rates and concurrency are counted for. All buttons of the page come by
+# one path and few of them make a model work, so the page counts those itself.
+_API = ("/v1/chat/completions", "/v1/images/generations", "/understand_image_and_question/", "/generate_images/")
+WORK = (*_API, "/gradio_api/upload")
 CALLER = "openjanus.caller"  # in a request's scope: who asks
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -95,7 +95,7 @@ def serve(app: FastAPI, settings: ServeSettings, bound: socket.socket) -> int:
 
 
 def _protocol(header_seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which closes a connection on which a request's head does not arrive in time, the first or a later one."""
+    """uvicorn's protocol, which closes a connection on which a request's head, the first or a later one, is too slow."""
 
     class Protocol(H11Protocol):
         _waiting: asyncio.TimerHandle | None = None
