@@ -5,7 +5,8 @@
 Starts `openjanus serve` on a free port of 127.0.0.1, asks each of its questions and prompts once, one after the other, and then
 lets the clients ask them at random for so long (before that one client, alone, for a third of it). Some clients leave in the
 middle of an answer. Prints one JSON object. An answer that is not the one it got alone, but another's, is counted as crossed;
-one that is nobody's, as changed: rounding depends on what a prompt's beginning was read beside, and may flip a choice.
+one that is nobody's, as changed: rounding depends on what a prompt's beginning was read beside, and may flip a choice. One that
+ends before it is whole is lost. Errors, crossed and lost answers make the exit code 1.
 """
 
 import argparse
@@ -34,6 +35,10 @@ COLORS = ("red", "green", "blue", "yellow")
 CHAT, IMAGES = "/v1/chat/completions", "/v1/images/generations"
 
 
+class Lost(Exception):
+    """An answer ended before it was whole."""
+
+
 @dataclass(frozen=True)
 class Job:
     """Something to ask."""
@@ -60,21 +65,22 @@ def jobs() -> list[Job]:
 
 
 def ask(client: httpx.Client, job: Job, leaves: bool = False) -> Any:
-    """What a job comes to: a text, or pixels of pictures. httpx.HTTPStatusError for a refusal, None if we left."""
+    """What a job comes to: a text, or pixels of pictures. httpx.HTTPStatusError for a refusal, None if we left; Lost."""
     if not job.body.get("stream"):
         answer = client.post(job.path, json=job.body)
         answer.raise_for_status()
         found = answer.json()
-        return (
-            found["choices"][0]["message"]["content"] if job.path == CHAT else [_pixels(one["b64_json"]) for one in found["data"]]
-        )
-    text, pictures = "", []
+        if job.path == CHAT:
+            return found["choices"][0]["message"]["content"]
+        return _whole(job, [_pixels(one["b64_json"]) for one in found["data"]])
+    text, pictures, ended = "", [], False
     with client.stream("POST", job.path, json=job.body) as answer:
         answer.raise_for_status()
         for line in answer.iter_lines():
             if leaves:
                 return None
-            if not line.startswith("data: ") or line == "data: [DONE]":
+            ended |= line == "data: [DONE]"
+            if not line.startswith("data: ") or ended:
                 continue
             event = json.loads(line[6:])
             if "error" in event:
@@ -83,7 +89,19 @@ def ask(client: httpx.Client, job: Job, leaves: bool = False) -> Any:
                 text += event["choices"][0]["delta"].get("content", "")
             elif event["type"] == "image_generation.completed":
                 pictures.append(_pixels(event["b64_json"]))
-    return text.strip() if job.path == CHAT else pictures
+    if job.path == IMAGES:
+        return _whole(job, pictures)
+    if not ended:
+        raise Lost(f"a stream ended after {text[-80:]!r}")
+    return text.strip()
+
+
+def _whole(job: Job, pictures: list[Any]) -> list[Any]:
+    """The pictures, if they are as many as were asked for."""
+    asked = job.body.get("n", 1)
+    if len(pictures) < asked:
+        raise Lost(f"{len(pictures)} of {asked} pictures of {job.body['prompt']!r}")
+    return pictures
 
 
 def _pixels(data: str) -> Any:
@@ -105,10 +123,16 @@ class Tally:
     left: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     crossed: list[str] = field(default_factory=list)
     changed: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything was seen that may not be."""
+        return bool(self.errors or self.lost or self.crossed)
 
 
 def client_of(url: str) -> httpx.Client:
@@ -130,6 +154,10 @@ def busy(url: str, alone: list[tuple[Job, Any]], tally: Tally, until: float, see
                 with tally.lock:
                     tally.statuses[error.response.status_code] += 1
                 time.sleep(float(error.response.headers.get("retry-after", 1)))
+                continue
+            except Lost as error:
+                with tally.lock:
+                    tally.lost.append(str(error))
                 continue
             except (httpx.HTTPError, RuntimeError) as error:
                 with tally.lock:
@@ -218,6 +246,7 @@ def main() -> None:
         "left": tally.left,
         "refused": dict(tally.statuses),
         "errors": tally.errors,
+        "lost": tally.lost,
         "crossed": tally.crossed,
         "changed": dict(tally.changed),
         "median_s": round(median(tally.seconds), 2) if tally.seconds else None,
@@ -233,6 +262,7 @@ def main() -> None:
         "open_at_the_end": [line.split()[1] for line in rest.splitlines() if line.startswith("openjanus_open{")],
     }
     print(json.dumps(report))
+    sys.exit(1 if tally.failed else 0)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 openjanus train tiny_vae -o runs/tiny_vae
 
-What a flow can tell apart in noise is how far latents lie from each other, which reconstruction alone does not care for: the weight
-of the divergence keeps them apart (docs/training.md, "Latents of a flow").
+What a flow can tell apart in noise is how far latents lie from each other, which reconstruction alone does not care for: the
+weight of the divergence keeps them apart (docs/training.md, "Latents of a flow").
 """
 
 from openjanus.config import VAEConfig

@@ -45,8 +45,8 @@ LANGUAGE = LanguageConfig(
     num_attention_heads=6,
     max_position_embeddings=1024,
 )
-# Single objects are learned in the first minutes, so most captions are of more. Of "a circle and a star" and "three circles" there
-# are so few for training that a model knows them by heart and paints none of the others: hence what leaves colours unsaid.
+# Single objects are learned in the first minutes, so most captions are of more. Of "a circle and a star" and "three circles"
+# there are twelve each for training, which can be learned by heart: hence what else leaves colours unsaid.
 TASKS = {
     "two_object": 0.1,
     "counting": 0.18,

@@ -53,6 +53,28 @@ def test_a_flow_finishes_pictures_that_are_nearly_done():
     assert found["0.9"] > 0.5 and found["1"] > 0.5
 
 
+def test_under_load_an_answer_that_is_cut_short_counts_as_lost(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import httpx
+    from serve_load import CHAT, IMAGES, Job, Lost, Tally, ask
+
+    word = 'data: {"choices": [{"delta": {"content": "one"}}]}\n\n'
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == IMAGES:
+            return httpx.Response(200, json={"data": []}) if b"stream" not in request.content else httpx.Response(200, text="")
+        return httpx.Response(200, text=word + ("data: [DONE]\n\n" if b"whole" in request.content else ""))
+
+    client = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://server")
+    assert ask(client, Job(CHAT, {"stream": True, "user": "whole"})) == "one"
+    cut = [Job(CHAT, {"stream": True}), Job(IMAGES, {"prompt": "a", "n": 2}), Job(IMAGES, {"prompt": "a", "stream": True})]
+    for job in cut:
+        with pytest.raises(Lost):
+            ask(client, job)
+    assert not Tally(changed=Tally().changed).failed
+    assert all(Tally(**{name: ["one"]}).failed for name in ("errors", "lost", "crossed"))
+
+
 def test_results_say_how_they_were_measured():
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -60,12 +82,10 @@ def test_results_say_how_they_were_measured():
         assert path.name.startswith(report["date"]), path.name
 
 
-def test_a_curve_is_of_each_step_once_and_of_the_steps_that_have_the_loss(tmp_path: Path):
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        from curves import curve, steps_of
-    finally:
-        sys.path.pop(0)
+def test_a_curve_is_of_each_step_once_and_of_the_steps_that_have_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from curves import curve, steps_of
+
     lines = [
         {"step": k, "samples": 32 * k, "losses": {"text": float(k)} | ({"image": 2.0 * k} if k > 2 else {})} for k in (1, 2, 3)
     ]

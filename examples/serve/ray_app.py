@@ -12,6 +12,7 @@ from ray import serve
 from openjanus.janus import load
 from openjanus.serve.app import create_app
 from openjanus.serve.settings import ServeSettings
+from openjanus.serve.worker import SICK
 
 
 def build(arguments: dict[str, str]) -> serve.Application:
@@ -32,7 +33,7 @@ def build(arguments: dict[str, str]) -> serve.Application:
     class Replica:
         def check_health(self) -> None:
             """Ray starts a replica again whose model is broken."""
-            if any(worker.state == "broken" for worker in self.app.state.service.workers.values()):  # type: ignore[attr-defined]
+            if any(worker.state in SICK for worker in self.app.state.service.workers.values()):  # type: ignore[attr-defined]
                 raise RuntimeError("the model works no more")
 
     return Replica.bind()

@@ -1,11 +1,13 @@
 """Choices: greedy, top-k, top-p, and the inverse of the cumulative distribution."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openjanus.models.sampling import guide, pick
+from openjanus.models.sampling import Sampling, guide, pick
+from openjanus.types import TextOptions
 
 
 def test_temperature_0_takes_the_first_of_the_largest_logits():
@@ -48,6 +50,16 @@ def test_top_p_keeps_the_fewest_that_reach_it_and_always_the_largest():
     assert set(pick(logits, uniform, 1.0, top_p=0.55).tolist()) == {1}
     assert set(pick(logits, uniform, 1.0, top_p=0.65).tolist()) == {1, 2}
     assert set(pick(logits, uniform, 1.0, top_p=1e-9).tolist()) == {1}
+
+
+@pytest.mark.parametrize("top_p", [5e-324, 1e-320, 1e-46])
+def test_a_top_p_that_float32_takes_for_0_keeps_the_largest(top_p: float):
+    logits, uniform = torch.tensor([[0.1, 0.6, 0.3], [0.6, 0.1, 0.3]]).log(), torch.tensor([0.999, 0.999])
+    assert pick(logits, uniform, 1.0, top_p=top_p).tolist() == [1, 0]
+    sampling, lanes = Sampling(3, torch.device("cpu")), [2, 0]
+    sampling.join(2, TextOptions(temperature=1.0, top_p=top_p))
+    sampling.join(0, TextOptions(temperature=1.0, top_p=top_p, top_k=2))
+    assert sampling.pick(torch.tensor(lanes), logits, uniform, sampling.manner(lanes)).tolist() == [1, 0]
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,6 +5,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
@@ -205,8 +206,44 @@ def test_a_body_that_is_no_request_is_answered_with_what_to_do(
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
 def test_other_methods_are_answered_with_what_to_do(janus_server: Live, method: str):
-    assert httpx.request(method, janus_server.url + CHAT).status_code in (404, 405)
-    helpful(httpx.request(method, janus_server.url + CHAT))
+    for path in (CHAT, IMAGES, "/generate_images/"):
+        answer = httpx.request(method, janus_server.url + path)
+        assert answer.status_code == 405 and answer.headers["allow"] == "POST"
+        assert helpful(answer)["message"] == f"{path} is asked with POST, not {method}"
+    if method != "GET":
+        for path in ("/v1/models", "/v1/models/janus-tiny", "/pictures/a", "/metrics", "/health"):
+            answer = httpx.request(method, janus_server.url + path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET"), path
+    assert httpx.request(method, f"{janus_server.url}/v1/nothing").status_code == 404
+
+
+HEADERS: list[tuple[str, str, int]] = [
+    ("origin", "http://[", 403),
+    ("origin", "http://]", 403),
+    ("origin", "http://[::1", 403),
+    ("origin", "http://[v1.x]:99999999", 403),
+    ("origin", "\xff\xfe", 403),
+    ("origin", "", 403),
+    ("authorization", "Basic !!!", 200),
+    ("authorization", "Bearer", 200),
+    ("authorization", "Basic " + "A" * 9999, 200),
+    ("x-request-id", "\xff" * 300, 200),
+    ("accept", "*/*;q=nan, a/b;q=1e999", 200),
+    ("cookie", "a=\xff; =; ;;", 200),
+    ("range", "bytes=-1-", 200),
+    ("forwarded", "for=[", 200),
+    ("x-forwarded-for", "[", 200),
+    ("x-forwarded-host", "[", 200),
+    ("upgrade", "websocket", 200),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "status"), HEADERS)
+def test_headers_may_hold_anything(janus_server: Live, name: str, value: str, status: int):
+    headers = {**JSON, name: value.encode("latin-1")}
+    answer = janus_server.post(CHAT, content=json.dumps(chat()).encode(), headers=headers)  # type: ignore[arg-type]
+    assert answer.status_code == status, answer.text
+    assert status == 200 or helpful(answer)
 
 
 # -- the published demo's endpoints --------------------------------------------------
@@ -295,7 +332,9 @@ def page() -> Iterator[Live]:
 )
 @pytest.mark.parametrize("path", ["queue/join", "cancel", "reset", "upload", "call/ask", "run/ask", "process_recording"])
 def test_what_the_page_never_sends_is_answered_with_what_to_do(page: Live, path: str, content: bytes):
-    helpful(page.post(f"/gradio_api/{path}", content=content, headers=JSON))
+    answer = page.post(f"/gradio_api/{path}", content=content, headers=JSON)
+    error = helpful(answer)
+    assert answer.json()["detail"] == error["message"], "what the page's script shows"
 
 
 @pytest.mark.parametrize(
@@ -304,6 +343,15 @@ def test_what_the_page_never_sends_is_answered_with_what_to_do(page: Live, path:
 )
 def test_what_gradio_has_beside_the_page_is_closed(page: Live, path: str):
     helpful(httpx.get(f"{page.url}/gradio_api/{path}", timeout=60))
+
+
+def test_with_the_page_too_a_wrong_method_is_told_and_probes_may_ask_for_the_head_alone(page: Live):
+    for path in (CHAT, "/generate_images/"):
+        answer = httpx.get(page.url + path)
+        assert answer.status_code == 405 and answer.headers["allow"] == "POST" and helpful(answer)
+    for path in ("/health", "/ready"):
+        answer = httpx.head(page.url + path)
+        assert answer.status_code == 200 and not answer.content
 
 
 def test_the_page_and_its_parts_are_there(page: Live):
@@ -386,3 +434,76 @@ def test_no_generated_request_is_answered_with_a_mistake_of_ours(
     ask()
     assert sum(seen.values()) >= 300 and set(seen) <= {400, 404, 413}, seen
     assert janus_server.settles()
+
+
+# What a float32 takes for 0, for 1 or for the next number, and the largest and smallest that are allowed.
+SHARES = st.sampled_from([5e-324, 1e-320, 1e-46, 1.2e-38, 1e-7, 0.5, 1 - 2**-53, 1.0])
+SEEDS = st.sampled_from([0, 2**31, 2**32, 2**63 - 1001])
+COUNTS = st.sampled_from([0, 1, 2, 2**31 - 1])
+
+
+def temperatures(most: float) -> st.SearchStrategy[float]:
+    return st.sampled_from([0.0, -0.0, 5e-324, 1e-320, 1e-46, 1.2e-38, 1e-7, 1.0, most])
+
+
+answers_to_give = st.fixed_dictionaries(
+    {"temperature": temperatures(2.0), "top_p": SHARES},
+    optional={
+        "top_k": COUNTS,
+        "seed": SEEDS,
+        "n": st.sampled_from([1, 2]),
+        "max_tokens": st.sampled_from([1, 2]),
+        "stop": st.sampled_from(["\x00", "a" * 500, ["\u2603"] * 16]),
+        "stream": st.booleans(),
+    },
+).map(lambda body: (CHAT, chat(**body)))
+GUIDANCES = st.sampled_from([0.0, 5e-324, 1e-46, 1e-7, 1.0, 1 + 2**-52, 1000.0])
+
+
+def pictures_to_paint(live: Live) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
+    way: dict[str, st.SearchStrategy[Any]] = {"temperature": temperatures(100.0), "top_p": SHARES, "top_k": COUNTS}
+    if live.worker.takes_steps:
+        way = {"steps": st.sampled_from([1, 2])}
+    ways = st.fixed_dictionaries({"guidance_scale": GUIDANCES}, optional={**way, "seed": SEEDS})
+    return ways.map(lambda body: (IMAGES, {"prompt": "a red circle", **body}))
+
+
+def test_no_setting_that_is_allowed_breaks_the_engine(live: Live):
+    """Numbers at the edges of what is allowed, all the way through the model: many at a time, as pictures take their while."""
+    faults = live.service.metrics.faults.labels(live.name)._value
+    before = faults.get()
+    drawn: list[tuple[str, dict[str, Any]]] = []
+
+    @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(answers_to_give | answers_to_give | pictures_to_paint(live))
+    def draw(request: tuple[str, dict[str, Any]]) -> None:
+        drawn.append(request)
+
+    draw()
+    paths = [path for path, _ in drawn]
+    assert paths.count(CHAT) > 30 and paths.count(IMAGES) > 15
+
+    def ask(request: tuple[str, dict[str, Any]]) -> httpx.Response:
+        return live.post(request[0], content=json.dumps(request[1]).encode(), headers=JSON)
+
+    with ThreadPoolExecutor(32) as pool:
+        for request, answer in zip(drawn, pool.map(ask, drawn), strict=True):
+            assert answer.status_code == 200 and '"error"' not in answer.text, (request, answer.text[:300])
+    assert faults.get() == before
+    assert live.settles() and httpx.get(f"{live.url}/ready").status_code == 200
+
+
+def pixels(answer: httpx.Response) -> bytes:
+    return Image.open(BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))).tobytes()
+
+
+@pytest.mark.parametrize("path", [CHAT, IMAGES])
+def test_a_tiny_top_p_takes_the_likeliest(janus_server: Live, path: str):
+    asked = {**({"prompt": "a red circle"} if path == IMAGES else chat()), "seed": 3}
+    tiny = janus_server.post(path, json={**asked, "temperature": 1, "top_p": 5e-324})
+    greedy = janus_server.post(path, json={**asked, "temperature": 0})
+    assert tiny.status_code == 200, tiny.text
+    if path == CHAT:
+        assert tiny.json()["choices"] == greedy.json()["choices"]
+    else:
+        assert pixels(tiny) == pixels(greedy)

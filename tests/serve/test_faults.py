@@ -37,7 +37,9 @@ def line_to(live: Live) -> Iterator[socket.socket]:
 
 
 def head(path: str, length: int) -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
+    )
 
 
 def everything(line: socket.socket) -> bytes:
@@ -164,6 +166,25 @@ def test_a_head_that_does_not_arrive_is_cut_off(strict: Live, start: bytes):
         assert everything(line) == b""
 
 
+@pytest.mark.parametrize("trickles", [False, True])
+def test_a_later_head_that_does_not_arrive_is_cut_off_too(strict: Live, trickles: bool):
+    first = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with line_to(strict) as line:
+        line.settimeout(10)
+        line.sendall(first)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += line.recv(65536)
+        line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: ")
+        began = time.monotonic()
+        while trickles and time.monotonic() - began < 1.5:
+            with suppress(OSError):  # it may have closed already
+                line.sendall(b"a")
+            time.sleep(0.1)
+        with suppress(ConnectionResetError):
+            assert everything(line) == b""
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large_is_refused_while_it_is_read(strict: Live, chunked: bool):
     body = json.dumps({"messages": [{"role": "user", "content": "a" * 9000}]}).encode()
@@ -249,6 +270,29 @@ def test_an_engine_that_breaks_off_every_time_is_not_ready(live: Live, monkeypat
             assert httpx.get(f"{sick.url}/health").json()["broken"] == [sick.name]
         assert works(sick), "it is still tried"
         assert httpx.get(f"{sick.url}/ready").status_code == httpx.get(f"{sick.url}/health").status_code == 200
+
+
+def test_a_step_that_does_not_end_is_told_by_the_probes(live: Live, monkeypatch: Patch):
+    with running((live.name,), limits={"step_seconds": 0.3}) as slow:
+        step, ends = Batch.step, threading.Event()
+
+        def hangs(self: Batch, strips: Any) -> Any:
+            ends.wait(60)
+            return step(self, strips)
+
+        assert works(slow)
+        monkeypatch.setattr(Batch, "step", hangs)
+        asking = threading.Thread(target=works, args=(slow,))
+        asking.start()
+        try:
+            assert eventually(lambda: httpx.get(f"{slow.url}/ready").status_code == 503)
+            assert httpx.get(f"{slow.url}/ready").json() == {"ready": False, "models": {slow.name: "stuck"}}
+            assert httpx.get(f"{slow.url}/health").status_code == 503
+            assert httpx.get(f"{slow.url}/health").json()["broken"] == [slow.name]
+        finally:
+            ends.set()
+            asking.join()
+        assert httpx.get(f"{slow.url}/ready").status_code == httpx.get(f"{slow.url}/health").status_code == 200
 
 
 def test_a_mistake_that_shows_when_a_prompt_is_read_fails_that_request_alone(live: Live, monkeypatch: Patch):

@@ -19,8 +19,10 @@ from starlette.types import Message, Receive, Scope, Send
 from openjanus.engine.engine import EngineOptions
 from openjanus.engine.request import Event
 from openjanus.errors import ConfigError
-from openjanus.serve.guard import Guard, Rates
+from openjanus.serve.guard import Guard
+from openjanus.serve.logs import JsonLines
 from openjanus.serve.metrics import Metrics
+from openjanus.serve.rates import Rates
 from openjanus.serve.refusals import Refusal
 from openjanus.serve.settings import Limits, ServeSettings
 from serve.live import Live, eventually, running
@@ -65,12 +67,38 @@ def test_an_address_that_others_reach_is_refused_without_a_key(host: str):
     ServeSettings(host="::1")
 
 
-@pytest.mark.parametrize("settings", [{"keys": ("short",)}, {"keys": ("with spaces",)}, {"port": 70000}])
+@pytest.mark.parametrize(
+    "settings", [{"keys": ("short",)}, {"keys": ("with spaces",)}, {"port": 70000}, {"public_url": "http://["}]
+)
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]):
     with pytest.raises(ConfigError, match="must"):
         ServeSettings(**settings)
     with pytest.raises(ConfigError, match="queue is 0; it must be 1 or more"):
         Limits(queue=0)
+
+
+def hosts(live: Live, *names: str) -> list[int]:
+    return [httpx.get(f"{live.url}/v1/models", headers={"host": name}).status_code for name in names]
+
+
+def test_a_name_of_somebody_else_that_leads_here_is_refused_where_no_key_is_asked_for(janus_server: Live):
+    known = ("localhost", "LocalHost:8000", "127.0.0.1:1", "127.9.9.9", "[::1]:8000", "localhost.")
+    others = ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1", "[::2]", "localhost.evil.example")
+    assert set(hosts(janus_server, *known)) == {200} and set(hosts(janus_server, *others)) == {403}
+    refused = ask(janus_server, host="evil.example:8000", origin="http://evil.example:8000")
+    assert refused.status_code == 403 and refused.json()["error"]["code"] == "unknown_host"
+    assert "not as evil.example" in refused.json()["error"]["message"] and "--insecure" in refused.json()["error"]["message"]
+    for settings in ({"keys": ("long-enough",)}, {"insecure": True}, {"public_url": "https://evil.example/janus"}):
+        assert ServeSettings(**settings).knows_host("evil.example")  # type: ignore[arg-type]
+    assert not ServeSettings(public_url="https://good.example").knows_host("evil.example")
+
+
+@pytest.mark.parametrize("host", ["[", "[x", "a b", "a/b", "a@b", "\xff", "", "a:b", "[::1]x"])
+def test_a_host_that_is_none_is_told_so(host: str):
+    with running(keys=("long-enough",)) as live:
+        for path in ("/health", "/nothing"):
+            answer = httpx.get(live.url + path, headers={"host": host.encode("latin-1")})  # type: ignore[dict-item]
+            assert answer.status_code == 400, (host, answer.text)
 
 
 def test_pages_of_other_origins_may_not_ask(janus_server: Live):
@@ -81,12 +109,19 @@ def test_pages_of_other_origins_may_not_ask(janus_server: Live):
 
 
 def test_pages_of_an_allowed_origin_may_ask():
-    with running(cors=("https://app.example",), keys=("long-enough",)) as live:
+    with running(cors=("https://app.example",), keys=("long-enough",), limits={"rate": 1, "body_bytes": 1000}) as live:
         preflight = {"origin": "https://app.example", "access-control-request-method": "POST"}
         answer = httpx.options(f"{live.url}/v1/chat/completions", headers=preflight)
         assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == "https://app.example"
-        assert ask(live, origin="https://app.example", authorization="Bearer long-enough").status_code == 200
-        assert ask(live, origin="https://other.example", authorization="Bearer long-enough").status_code == 403
+        own = {"origin": "https://app.example", "authorization": "Bearer long-enough"}
+        large = live.post("/v1/chat/completions", content=b" " * 2000, headers=own)
+        answers = [ask(live, **own), ask(live, **own), ask(live, origin="https://app.example"), large]
+        assert [answer.status_code for answer in answers] == [200, 429, 401, 413]
+        for answer in answers:
+            assert answer.headers["access-control-allow-origin"] == "https://app.example", "what is refused can be read, too"
+            assert {"retry-after", "x-request-id"} <= set(answer.headers["access-control-expose-headers"].lower().split(", "))
+        other = ask(live, origin="https://other.example", authorization="Bearer long-enough")
+        assert other.status_code == 403 and "access-control-allow-origin" not in other.headers
 
 
 # -- rates and queues ----------------------------------------------------------------
@@ -196,7 +231,7 @@ def test_an_answer_that_takes_longer_than_a_body_may_is_not_cut_off():
         await asyncio.Event().wait()
         raise AssertionError
 
-    guard = Guard(patient, ServeSettings(limits=Limits(body_seconds=0.01)), Metrics())
+    guard = Guard(patient, ServeSettings(limits=Limits(body_seconds=0.01)), Metrics(), Rates(0, 0))
     scope = {"type": "http", "method": "GET", "path": "/stream", "headers": [], "client": ("127.0.0.1", 1)}
     asyncio.run(guard(scope, receive, send))
     assert told == [False] * 3 and sent[0]["status"] == 200
@@ -265,6 +300,26 @@ def test_logs_tell_what_was_asked_but_not_the_words(live: Live, caplog: pytest.L
     assert lines[0]["status"] == 200 and lines[0]["completion_tokens"] == 1 and lines[0]["prompt_tokens"] > 1
     assert lines[1]["status"] == 400 and lines[1]["code"] == "invalid_value"
     assert "secret" not in caplog.text
+
+
+def test_a_line_of_the_log_is_json_whoever_writes_it_and_holds_the_traceback():
+    lines = JsonLines()
+    try:
+        raise ZeroDivisionError("a kernel\ngave up")
+    except ZeroDivisionError as error:
+        trouble = (type(error), error, error.__traceback__)
+    ours = logging.LogRecord("openjanus.serve", logging.ERROR, "", 1, json.dumps({"event": "fault"}), None, trouble)
+    theirs = logging.LogRecord("uvicorn.error", logging.ERROR, "", 1, "Exception in\n%s", ("app",), None)
+    first, second = lines.format(ours), lines.format(theirs)
+    assert "\n" not in first + second
+    assert json.loads(first)["event"] == "fault" and "ZeroDivisionError: a kernel\ngave up" in json.loads(first)["traceback"]
+    assert json.loads(second) | {"time": ""} == {
+        "time": "",
+        "event": "log",
+        "logger": "uvicorn.error",
+        "level": "error",
+        "message": "Exception in\napp",
+    }
 
 
 def test_logs_hold_the_words_if_asked_to(caplog: pytest.LogCaptureFixture):

@@ -320,6 +320,69 @@ def test_another_model_brings_its_own_settings_and_examples_and_paints_several(b
         page.close()
 
 
+@contextmanager
+def limited(browser: Any, screenshots: Path, **limits: int) -> Iterator[Visit]:
+    """The page of a server of its own that allows little."""
+    from openjanus.serve.page import mount_page
+
+    with running(wrap=mount_page, limits=limits) as live:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        yield Visit(live, page, screenshots)
+        page.close()
+
+
+def test_who_asks_too_often_on_the_page_is_told_so_and_may_still_stop_and_begin_anew(browser: Any, screenshots: Path):
+    with limited(browser, screenshots, rate=2) as visit:
+        with slowly(0.6):
+            visit.write("a blue star")
+            visit.press("paint")
+            visit.until(lambda: visit.live.worker.open == 1 and "painting" in visit.status())
+            visit.press("stop")
+            visit.until(lambda: "stopped" in visit.status())
+        for _ in range(3):
+            visit.press("new")
+            visit.until(lambda: not visit.status())
+            visit.page.locator(".example").first.click()
+            visit.until(lambda: visit.page.locator("#written textarea").input_value() == "a red circle")
+            visit.write("")
+        visit.ask("What is red?")
+        visit.until(lambda: visit.answers() and visit.answers()[-1].strip() and not visit.status())
+        visit.ask("What is blue?")
+        alert = visit.page.locator("#status [role=alert]")
+        alert.wait_for()
+        assert alert.inner_text().startswith("You may ask 2 times a minute; ask again in")
+        visit.until(lambda: visit.page.locator("#written textarea").input_value() == "What is blue?")
+        visit.keep("rate")
+        answer = visit.live.post("/v1/images/generations", json={"prompt": "a"})
+        assert answer.status_code == 429, "one count for the page and the API"
+
+
+def test_the_page_and_the_api_share_what_a_caller_may_run_at_a_time(browser: Any, screenshots: Path):
+    with limited(browser, screenshots, concurrent=1) as visit:
+        with slowly(0.6):
+            visit.write("a blue star")
+            visit.press("paint")
+            visit.until(lambda: visit.live.worker.open == 1 and "painting" in visit.status())
+            asked = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+            answer = visit.live.post("/v1/chat/completions", json=asked)
+            assert answer.status_code == 429 and answer.json()["error"]["code"] == "concurrency_limit"
+            other = Visit(visit.live, browser.new_page(), screenshots)
+            other.write("a red circle")
+            other.press("paint")
+            other.until(lambda: "1 of your requests are being answered" in other.status())
+            other.page.close()
+            visit.press("stop")
+            visit.until(lambda: "stopped" in visit.status())
+        visit.until(lambda: visit.live.post("/v1/chat/completions", json=asked).status_code == 200)
+
+
+def test_what_is_refused_at_the_door_is_told_on_the_page(browser: Any, screenshots: Path):
+    with limited(browser, screenshots, body_bytes=20_000) as visit:
+        visit.ask("word " * 8_000)
+        visit.sees("the body has more than 20,000 bytes")
+        visit.keep("door")
+
+
 def test_a_page_that_is_closed_stops_what_it_asked_for(visit: Visit, browser: Any, screenshots: Path):
     with slowly(0.3):
         page = browser.new_page()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import openai
 import pytest
 
 from openjanus.errors import ImageError
@@ -88,7 +89,9 @@ def test_nothing_is_fetched_unless_it_is_allowed(web: Web):
 
 INSIDE = """127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 0.0.0.0 100.64.0.1 192.0.2.1 224.0.0.1 255.255.255.255
 ::1 :: fe80::1 fc00::1 ::ffff:127.0.0.1 ::ffff:169.254.169.254 2002:7f00:1:: 2002:a9fe:a9fe:: 64:ff9b::7f00:1
-64:ff9b::a9fe:a9fe 2001:0:4136:e378:8000:63bf:3fff:fdd2 fec0::1 ff02::1 2001:db8::1"""
+64:ff9b::a9fe:a9fe 2001:0:4136:e378:8000:63bf:3fff:fdd2 fec0::1 ff02::1 2001:db8::1
+64:ff9b:1::7f00:1 64:ff9b:1::a00:1 ::127.0.0.1 ::10.0.0.1 ::ffff:0:127.0.0.1 3fff::1 5f00::1 192.88.99.1 ::ffff:192.88.99.1
+2002:c058:6301:: 4000::1"""
 
 
 @pytest.mark.parametrize("address", INSIDE.split())
@@ -102,8 +105,11 @@ def test_addresses_inside_are_never_asked(address: str):
         fetch(RemoteImages(("*",), resolve=resolve), "https://pictures.example/a.png")
 
 
+OUTSIDE = "93.184.216.34 2606:2800:220:1::1 2a00:1450::1 3ffe::1 ::ffff:8.8.8.8 64:ff9b::808:808 2002:808:808::"
+
+
 def test_addresses_of_the_open_internet_are():
-    assert all(is_public(ipaddress.ip_address(one)) for one in ("93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8"))
+    assert all(is_public(ipaddress.ip_address(one)) for one in OUTSIDE.split())
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,14 @@ def test_every_hop_of_a_redirect_is_checked(web: Web):
     assert fetch(images, web.url(f"/?to={web.url('/b.png', 'other.example')}")) == SHAPES.read_bytes()
     assert fetch(images, web.url("/?to=/c.png")) == SHAPES.read_bytes()
     before = len(web.asked)
-    for inner in ("http://169.254.169.254/", web.url("/secret", "inner.example"), "file:///etc/passwd", "http://x:22/"):
+    for inner in (
+        "http://169.254.169.254/",
+        web.url("/secret", "inner.example"),
+        "file:///etc/passwd",
+        "http://x:22/",
+        "http://[",
+        "http://[v1.x",
+    ):
         with pytest.raises(ImageError):
             fetch(images, web.url(f"/?to={inner}"))
     assert [path for _, path in web.asked[before:] if "secret" in path and "to=" not in path] == []
@@ -198,3 +211,5 @@ def test_a_server_that_may_fetch_does(web: Web):
             for url in (web.url("/g.png"), None)
         )
         assert fetched.choices[0].message == sent.choices[0].message
+        with pytest.raises(openai.BadRequestError, match="no web address"):
+            live.client().chat.completions.create(messages=[user(image_part(web.url("/?to=http://[")), text_part("?"))], **ask)

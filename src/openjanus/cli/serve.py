@@ -41,6 +41,7 @@ def serve(
     max_characters: Annotated[int, typer.Option(help="Characters of text in a request.")] = 100_000,
     max_n: Annotated[int, typer.Option(help="Answers or pictures of one request.")] = 10,
     timeout: Annotated[int, typer.Option(help="Seconds that a request may take (504).")] = 1800,
+    step_seconds: Annotated[int, typer.Option(help="A step of the model that takes longer makes /health say stuck (503).")] = 600,
     picture_seconds: Annotated[int, typer.Option(help="How long links to pictures hold.")] = 3600,
     allow_remote_images: Annotated[
         list[str] | None,
@@ -89,6 +90,7 @@ def serve(
         characters=max_characters,
         n=max_n,
         seconds=timeout,
+        step_seconds=step_seconds,
         picture_seconds=picture_seconds,
     )
     settings = ServeSettings(

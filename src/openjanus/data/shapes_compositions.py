@@ -15,7 +15,7 @@ The rule, by task (s: index in SHAPES, c: index in COLOURS):
 Apart from that, the withheld pairs of colour and shape (WITHHELD) occur in training in no composition at all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import combinations, product
@@ -171,10 +171,8 @@ def compose_for_training(rng: np.random.Generator, tasks: Mapping[str, float] = 
 
 
 def _compose(rng: np.random.Generator, task: str) -> Composition:
-    if task == "free":
-        return _compose_freely(rng)
-    if task == "unsaid":
-        return _compose_of_shapes(rng)
+    if task in _FREE:
+        return _FREE[task](rng)
     first, second = _two(rng, len(SHAPES))
     red, blue = _two(rng, len(COLOURS))
     if task == "single_object":
@@ -209,13 +207,16 @@ def _compose_freely(rng: np.random.Generator) -> Composition:
 
 
 def _compose_of_shapes(rng: np.random.Generator) -> Composition:
-    """Two to four objects, like ones counted, of which no colour is said, or of some shapes only; of two, how they stand as well."""
+    """Two to four objects, like ones counted, of which no colour is said, or of some shapes only; of two, how they stand."""
     said = [shape for shape in SHAPES if rng.random() < 0.5] if rng.random() < 0.5 else []
     kinds = [_kind(rng) for _ in range(rng.integers(2, MOST_OBJECTS + 1))]
     made = together(Mention(shape, colour if shape in said else None) for colour, shape in kinds)
     if len(kinds) == len(made.mentions) == 2 and rng.random() < 0.5:
         return Composition(made.mentions, RELATIONS[rng.integers(4)])
     return made
+
+
+_FREE: dict[str, Callable[[np.random.Generator], Composition]] = {"free": _compose_freely, "unsaid": _compose_of_shapes}
 
 
 def _kind(rng: np.random.Generator) -> tuple[str, str]:

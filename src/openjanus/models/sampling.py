@@ -61,9 +61,10 @@ def _keep(logits: Tensor, top_k: int | Tensor, top_p: float | Tensor) -> Tensor:
     most = top_k[:, None] if isinstance(top_k, Tensor) else top_k
     dropped = (rank >= most) & (most > 0)
     probabilities = ordered.masked_fill(dropped, -torch.inf).softmax(dim=-1)
-    # Dropped are those before which the sum already reaches top_p; the largest always stays, and so does all where it is 1.
+    # Dropped are those before which the sum already reaches top_p; all stay where it is 1, and the largest always does, also
+    # where float32 takes top_p for 0.
     share = top_p[:, None] if isinstance(top_p, Tensor) else top_p
-    dropped = dropped | ((probabilities.cumsum(dim=-1) - probabilities >= share) & (share < 1))
+    dropped = dropped | ((probabilities.cumsum(dim=-1) - probabilities >= share) & (share < 1) & (rank > 0))
     return logits.masked_fill(dropped.scatter(-1, order, dropped), -torch.inf)
 
 

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import compile_path
 
 from openjanus.engine.engine import EngineOptions
 from openjanus.engine.memory import shares
@@ -25,9 +26,11 @@ from openjanus.serve.reference import reference_page
 from openjanus.serve.refusals import Refusal, invalid, refusal_of
 from openjanus.serve.service import Service
 from openjanus.serve.settings import ServeSettings
-from openjanus.serve.worker import Worker
+from openjanus.serve.worker import SICK, Worker
 
 ABOUT = "DeepSeek's Janus models: questions about images answered, pictures painted. The `openai` client works unchanged."
+# Headers that pages of other origins may read.
+TOLD = ["Retry-After", "X-Request-ID", *(f"X-RateLimit-{name}-Requests" for name in ("Limit", "Remaining", "Reset"))]
 
 
 def create_app(
@@ -42,9 +45,7 @@ def create_app(
     settings = settings or ServeSettings()
     metrics = Metrics()
     options = _options([janus for _, janus in models], engine or EngineOptions())
-    workers = [
-        Worker(name, janus, metrics, settings.limits.queue, one) for (name, janus), one in zip(models, options, strict=True)
-    ]
+    workers = [Worker(name, janus, metrics, settings.limits, one) for (name, janus), one in zip(models, options, strict=True)]
     service = Service(settings, workers, metrics)
 
     @asynccontextmanager
@@ -63,9 +64,11 @@ def create_app(
     _add_model_routes(app, service)
     _add_watching_routes(app, service)
     _add_errors(app)
+    app.add_middleware(Guard, settings=settings, metrics=metrics, rates=service.rates)
     if settings.cors:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors, allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(Guard, settings=settings, metrics=metrics)
+        # Around the guard, so that pages can read what it refuses.
+        every: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": TOLD}
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors, **every)
     return app
 
 
@@ -96,11 +99,13 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_watching_routes(app: FastAPI, service: Service) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["watching"], summary="Whether the server should be left running")
     async def health() -> JSONResponse:
-        broken = [worker.name for worker in service.workers.values() if worker.state == "broken"]
+        broken = [worker.name for worker in service.workers.values() if worker.state in SICK]
         return JSONResponse({"status": "broken" if broken else "ok", "broken": broken}, 503 if broken else 200)
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", tags=["watching"], summary="Whether the server takes more requests now")
     async def ready() -> JSONResponse:
         states = {worker.name: "draining" if service.draining else worker.state for worker in service.workers.values()}
@@ -116,18 +121,31 @@ def _add_watching_routes(app: FastAPI, service: Service) -> None:
         return HTMLResponse(reference_page(app.openapi()))
 
 
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """What a path of the API may be asked with; nothing for other paths."""
+    found = [methods for there, methods in app.openapi()["paths"].items() if compile_path(there)[0].match(path)]
+    return sorted({method.upper() for methods in found for method in methods})
+
+
 def _add_errors(app: FastAPI) -> None:
     """Every error in OpenAI's shape."""
 
     def answer(request: Request, refusal: Refusal) -> JSONResponse:
         request.scope.setdefault("openjanus.notes", {})["code"] = refusal.code
-        return refusal.response()
+        return refusal.response(request.scope["path"])
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        path, method = request.scope["path"], request.method[:20]
+        allowed = _methods(app, path) if error.status_code in (404, 405) else []
+        if allowed and method not in allowed:
+            # Also where something that takes all paths, as the page does, has found nothing.
+            wrong = Refusal(405, f"{path[:100]} is asked with {' or '.join(allowed)}, not {method}", "method_not_allowed")
+            wrong.headers = {"Allow": ", ".join(allowed)}
+            return answer(request, wrong)
         if isinstance(error, Refusal):
             return answer(request, error)
-        words = {404: f"there is nothing at {request.url.path[:100]}", 405: f"{request.method} cannot be used here"}
+        words = {404: f"there is nothing at {path[:100]}", 405: f"{method} cannot be used here"}
         refusal = Refusal(error.status_code, words.get(error.status_code, str(error.detail)), "bad_request")
         refusal.headers = error.headers
         return answer(request, refusal)

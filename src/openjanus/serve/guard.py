@@ -11,7 +11,6 @@ import json
 import logging
 import re
 import time
-from dataclasses import dataclass, field
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openjanus.serve.metrics import Metrics
+from openjanus.serve.rates import Rates
 from openjanus.serve.refusals import Refusal, unhandled
 from openjanus.serve.settings import ServeSettings
 
@@ -28,10 +28,12 @@ log = logging.getLogger("openjanus.serve")
 # Asked by machines that watch the server; a link to a picture is a secret of its own.
 OPEN = ("/health", "/ready")
 LINKS = "/pictures/"
-# What makes a model work: the paths that rates and concurrency are counted for.
-WORK = ("/v1/chat/completions", "/v1/images/generations", "/understand_image_and_question/", "/generate_images/")
-PAGE_WORK = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/upload")
-CALLERS = 10_000  # callers remembered
+# What makes a model work, or fills a disk: the paths that rates and concurrency are counted for. All buttons of the page come by
+# one path and few of them make a model work, so the page counts those itself.
+_API = ("/v1/chat/completions", "/v1/images/generations", "/understand_image_and_question/", "/generate_images/")
+WORK = (*_API, "/gradio_api/upload")
+CALLER = "openjanus.caller"  # in a request's scope: who asks
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -39,58 +41,11 @@ class ClientGone(Exception):
     """The client has left before its answer was whole."""
 
 
-@dataclass
-class _Caller:
-    """What a caller has left. tokens: requests it may still make at once."""
-
-    tokens: float
-    seen: float
-    running: int = 0
-
-
-@dataclass
-class Rates:
-    """A bucket of requests for each caller, filled at an even rate, and how many run."""
-
-    rate: int
-    concurrent: int
-    callers: dict[str, _Caller] = field(default_factory=dict)
-
-    def enter(self, name: str, now: float) -> dict[str, str]:
-        """Count a request in and return what its answer's headers say; Refusal 429 if it is one too many."""
-        caller = self.callers.setdefault(name, _Caller(self.rate, now))
-        caller.tokens = min(self.rate, caller.tokens + (now - caller.seen) * self.rate / 60)
-        caller.seen = now
-        if self.concurrent and caller.running >= self.concurrent:
-            message = f"{caller.running} of your requests are being answered, which is as many as may be; wait for one to end"
-            raise Refusal(429, message, "concurrency_limit", retry_after=1)
-        if self.rate and caller.tokens < 1:
-            wait = int((1 - caller.tokens) * 60 / self.rate) + 1
-            message = f"you may ask {self.rate} times a minute; ask again in {wait} s"
-            raise Refusal(429, message, "rate_limit_exceeded", retry_after=wait)
-        caller.running += 1
-        if not self.rate:
-            return {}
-        caller.tokens -= 1
-        full = (self.rate - caller.tokens) * 60 / self.rate
-        left = {"limit": str(self.rate), "remaining": str(int(caller.tokens)), "reset": f"{full:.0f}s"}
-        return {f"x-ratelimit-{name}-requests": value for name, value in left.items()}
-
-    def leave(self, name: str) -> None:
-        """Count a request out. Who has a full bucket and nothing running need not be remembered."""
-        self.callers[name].running -= 1
-        if len(self.callers) > CALLERS:
-            idle = [name for name, one in self.callers.items() if not one.running]
-            for one in sorted(idle, key=lambda name: self.callers[name].seen)[: CALLERS // 2]:
-                del self.callers[one]
-
-
 class Guard:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
-        self.app, self.settings, self.metrics = app, settings, metrics
-        self.rates = Rates(settings.limits.rate, settings.limits.concurrent)
+    def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics, rates: Rates) -> None:
+        self.app, self.settings, self.metrics, self.rates = app, settings, metrics, rates
         self._digests = [sha256(key.encode()).digest() for key in settings.keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,22 +68,20 @@ class Guard:
 
     async def _answer(self, visit: "_Visit", scope: Scope, receive: Receive) -> None:
         path = scope["path"]
-        visit.caller = self._caller(scope, visit.headers, path)
+        self._check_host(visit.headers)
+        visit.caller = scope[CALLER] = self._caller(scope, visit.headers, path)
         self._check_origin(scope, visit.headers)
         limited = await self._limited(visit, receive)
-        works = scope["method"] == "POST" and (path in WORK or path.startswith(PAGE_WORK))
-        if not works:
+        if scope["method"] != "POST" or path not in WORK:
             await self.app(scope, limited, visit.send)
             return
-        visit.extra = self.rates.enter(visit.caller, time.monotonic())
         limits = self.settings.limits
-        try:
-            # Who works has ended by then: what still runs is a client that does not read.
-            await asyncio.wait_for(self.app(scope, limited, visit.send), limits.seconds + limits.body_seconds + 60)
-        except asyncio.TimeoutError:
-            raise ClientGone from None
-        finally:
-            self.rates.leave(visit.caller)
+        with self.rates.counted(visit.caller) as visit.extra:
+            try:
+                # Who works has ended by then: what still runs is a client that does not read.
+                await asyncio.wait_for(self.app(scope, limited, visit.send), limits.seconds + limits.body_seconds + 60)
+            except asyncio.TimeoutError:
+                raise ClientGone from None
 
     def _caller(self, scope: Scope, headers: dict[str, str], path: str) -> str:
         """A name for whoever asks: the number of its key, or its address where no keys are. Refusal 401 without a key."""
@@ -149,12 +102,28 @@ class Guard:
             raise refusal
         return f"key {found.index(True) + 1}"
 
+    def _check_host(self, headers: dict[str, str]) -> None:
+        """Refusal for a Host that is none, 400; and 403 for one that is not this server's, if it has no other protection.
+
+        A name of somebody else that is made to stand for 127.0.0.1 makes their page this server's own in a browser's eyes.
+        """
+        given = headers.get("host")
+        if given is None:  # no browser
+            return
+        found = _HOST.fullmatch(given)
+        if found is None:
+            raise Refusal(400, "the header Host is no name of a host; send the one that the address holds", "bad_host")
+        name = found[1].lower().rstrip(".")
+        if not self.settings.knows_host(name):
+            message = f"this server is asked by the names of this machine, not as {name[:100]}; ask 127.0.0.1 or localhost, or "
+            raise Refusal(403, message + "start it with --api-key, --public-url of that name, or --insecure", "unknown_host")
+
     def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
         """Refusal 403 for a request that a page of another origin has made a browser send."""
         origin = headers.get("origin")
         if scope["method"] in ("GET", "HEAD") or origin is None or origin in self.settings.cors or "*" in self.settings.cors:
             return
-        if _is_preflight(scope, headers) or urlsplit(origin).netloc != headers.get("host"):
+        if _is_preflight(scope, headers) or _host_of(origin) != headers.get("host"):
             message = "pages of other origins may not ask this server; start it with --cors ORIGIN to allow one"
             raise Refusal(403, message, "cross_origin")
 
@@ -252,7 +221,7 @@ class _Visit:
         """Answer with a refusal, if the answer has not begun."""
         if self.started:
             return
-        await refusal.response()(self.scope, _nothing, self.send)
+        await refusal.response(self.scope["path"])(self.scope, _nothing, self.send)
 
 
 async def _discard(receive: Receive) -> None:
@@ -271,6 +240,14 @@ async def _nothing() -> Message:
 
 def _is_preflight(scope: Scope, headers: dict[str, str]) -> bool:
     return bool(scope["method"] == "OPTIONS" and "access-control-request-method" in headers)
+
+
+def _host_of(origin: str) -> str | None:
+    """The host and port of an origin; None if it is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _key_in(authorization: str) -> str:

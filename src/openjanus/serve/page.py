@@ -27,6 +27,7 @@ from openjanus.engine.request import Answer, Finished, ImageRequest, Picture, Pi
 from openjanus.errors import ImageError, JanusError
 from openjanus.models.randomness import fresh_seed
 from openjanus.processing.prompts import Processor
+from openjanus.serve.guard import CALLER
 from openjanus.serve.refusals import Refusal, invalid
 from openjanus.serve.service import Service
 from openjanus.serve.sources import small_image
@@ -120,7 +121,14 @@ class Page:
         self._service = service
 
     async def ask(
-        self, asked: dict[str, Any], talk: Talk, model: str, temperature: float, tokens: float, seed: float | None
+        self,
+        asked: dict[str, Any],
+        talk: Talk,
+        model: str,
+        temperature: float,
+        tokens: float,
+        seed: float | None,
+        request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Answer a question, word by word. What was written comes back if it cannot be answered."""
         if talk.busy:
@@ -135,22 +143,23 @@ class Page:
         yield *_shown(talk), _empty()
         answer = ""
         try:
-            worker = self._service.worker(model or None)
-            options = TextOptions(int(tokens), temperature, seed=None if seed is None else int(seed))
-            message, prompt = await self._read(worker, talk, text, files)
-            talk.say("assistant", "")
-            spoken = 0.0
-            async with self._service.take(worker, [TextRequest(prompt, options)]) as talk.work:
-                async for _, event in talk.work:
-                    if isinstance(event, Piece):
-                        answer += event.text
-                    if isinstance(event, Finished) and isinstance(event.result, Answer):
-                        answer = event.result.text
-                    talk.shown[-1]["content"] = answer
-                    if time.monotonic() - spoken > SPEAK_EVERY:
-                        spoken = time.monotonic()
-                        talk.progress("answering")
-                        yield *_shown(talk), gr.skip()
+            with self._service.rates.counted(_caller(request)):
+                worker = self._service.worker(model or None)
+                options = TextOptions(int(tokens), temperature, seed=None if seed is None else int(seed))
+                message, prompt = await self._read(worker, talk, text, files)
+                talk.say("assistant", "")
+                spoken = 0.0
+                async with self._service.take(worker, [TextRequest(prompt, options)]) as talk.work:
+                    async for _, event in talk.work:
+                        if isinstance(event, Piece):
+                            answer += event.text
+                        if isinstance(event, Finished) and isinstance(event.result, Answer):
+                            answer = event.result.text
+                        talk.shown[-1]["content"] = answer
+                        if time.monotonic() - spoken > SPEAK_EVERY:
+                            spoken = time.monotonic()
+                            talk.progress("answering")
+                            yield *_shown(talk), gr.skip()
             talk.status = ""
         except (JanusError, Refusal) as error:
             if _was_stopped(error):
@@ -158,7 +167,8 @@ class Page:
                 yield *_shown(talk), gr.skip()
                 return
             del talk.shown[before:]
-            talk.trouble(_words(error) + (" A new conversation begins with nothing to remember." if talk.messages else ""))
+            long = talk.messages and not (isinstance(error, Refusal) and error.status_code >= 429)
+            talk.trouble(_words(error) + (" A new conversation begins with nothing to remember." if long else ""))
             yield *_shown(talk), {"text": text, "files": files}
             return
         finally:
@@ -170,15 +180,15 @@ class Page:
 
     async def paint(
         self, asked: dict[str, Any], talk: Talk, model: str, n: float, guidance: float, temperature: float, steps: float,
-        seed: float | None,
+        seed: float | None, request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
         """Paint pictures of what is written."""
         prompt = (asked.get("text") or "").strip()
-        async for update in self._paint(prompt, talk, model, int(n), guidance, temperature, int(steps), seed):
+        async for update in self._paint(request, prompt, talk, model, int(n), guidance, temperature, int(steps), seed):
             yield update
 
     async def again(
-        self, talk: Talk, model: str, n: float, guidance: float, temperature: float, steps: float
+        self, talk: Talk, model: str, n: float, guidance: float, temperature: float, steps: float, request: gr.Request
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Paint the chosen picture's prompt again from its seed, with the settings as they are now."""
         picture = talk.picture()
@@ -186,12 +196,14 @@ class Page:
             talk.trouble("There is no picture yet: write what to paint and press Paint.")
             yield _shown(talk)
             return
-        async for update in self._paint(picture.prompt, talk, model, int(n), guidance, temperature, int(steps), picture.seed):
+        settings = int(n), guidance, temperature, int(steps), picture.seed
+        async for update in self._paint(request, picture.prompt, talk, model, *settings):
             yield update
 
     async def _paint(
-        self, prompt: str, talk: Talk, model: str, n: int, guidance: float, temperature: float, steps: int, seed: float | None
-    ) -> AsyncIterator[tuple[Any, ...]]:
+        self, request: gr.Request, prompt: str, talk: Talk, model: str, n: int, guidance: float, temperature: float, steps: int,
+        seed: float | None,
+    ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
         if talk.busy:
             talk.trouble(BUSY)
             yield _shown(talk)
@@ -202,16 +214,17 @@ class Page:
         talk.unfinished.clear()
         talk.chosen = 0
         try:
-            worker = self._service.worker(model or None)
-            n = max(1, min(n, self._service.settings.limits.n))
-            _check_length(self._service, prompt)
-            first = fresh_seed() if seed is None else int(seed)
-            options = [ImageOptions(1, first + i, guidance, temperature, steps=steps) for i in range(n)]
-            talk.progress("waiting")
-            yield _shown(talk)
-            async with self._service.take(worker, [ImageRequest(prompt, one, PREVIEWS) for one in options]) as talk.work:
-                async for update in self._watch(talk.work, talk, worker):
-                    yield update
+            with self._service.rates.counted(_caller(request)):
+                worker = self._service.worker(model or None)
+                n = max(1, min(n, self._service.settings.limits.n))
+                _check_length(self._service, prompt)
+                first = fresh_seed() if seed is None else int(seed)
+                options = [ImageOptions(1, first + i, guidance, temperature, steps=steps) for i in range(n)]
+                talk.progress("waiting")
+                yield _shown(talk)
+                async with self._service.take(worker, [ImageRequest(prompt, one, PREVIEWS) for one in options]) as talk.work:
+                    async for update in self._watch(talk.work, talk, worker):
+                        yield update
             painted = talk.pictures[-n:]
             talk.say("assistant", *({"path": file} for file in talk.files[-n:]))
             seeds = ", ".join(str(picture.seed) for picture in painted)
@@ -501,6 +514,12 @@ def _welcome(worker: Worker) -> str:
 
 def _typed(example: str, asked: dict[str, Any] | None) -> dict[str, Any]:
     return {"text": example, "files": [_path(file) for file in (asked or {}).get("files") or []]}
+
+
+def _caller(request: gr.Request) -> str:
+    """Who has pressed a button, as the guard calls them."""
+    assert request.request is not None
+    return str(request.request.scope[CALLER])
 
 
 def _empty() -> dict[str, Any]:

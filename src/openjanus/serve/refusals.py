@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 
 from openjanus.errors import EngineError, JanusError
 
+PAGE = "/gradio_api/"  # where the page's script asks, which shows a person what stands under "detail"
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -28,11 +29,14 @@ class Refusal(HTTPException):
         words = [None if word is None else str(word).encode("utf-8", "replace").decode() for word in (self.detail, self.param)]
         return {"error": {"message": words[0], "type": kind, "param": words[1], "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        """The answer."""
+    def response(self, path: str) -> JSONResponse:
+        """The answer to a request for a path."""
         # What is left of a body that was refused is not read.
         closes = {"Connection": "close"} if self.status_code in (408, 413) else {}
-        return JSONResponse(self.content(), self.status_code, {**(self.headers or {}), **closes})
+        content = self.content()
+        if path.startswith(PAGE):
+            content["detail"] = content["error"]["message"]
+        return JSONResponse(content, self.status_code, {**(self.headers or {}), **closes})
 
 
 def refusal_of(error: JanusError) -> Refusal:

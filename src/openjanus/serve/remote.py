@@ -18,6 +18,9 @@ from openjanus.errors import ImageError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")  # all that has been given out of IPv6 (RFC 4291)
+# Given out, and not to anybody's machine, which not every Python knows: for documents (RFC 9637), old relays (RFC 7526).
+_NOBODYS = (ipaddress.ip_network("3fff::/20"), ipaddress.ip_network("192.88.99.0/24"))
 
 
 def is_public(address: Address) -> bool:
@@ -28,9 +31,17 @@ def is_public(address: Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
-        if address.teredo is not None or address.is_site_local:
+        if address not in _UNICAST or address.teredo is not None:
             return False
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NOBODYS)
+
+
+def _joined(url: str, location: str) -> str:
+    """Where a redirect leads; ImageError if that is no address."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise ImageError("the image's address leads on to what is no web address") from None
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -81,7 +92,7 @@ class RemoteImages:
             answer = await client.send(request, stream=True)
             try:
                 if answer.is_redirect:
-                    return urljoin(url, answer.headers.get("location", ""))
+                    return _joined(url, answer.headers.get("location", ""))
                 if answer.status_code != 200:
                     raise ImageError(f"the image's address answers with status {answer.status_code}; send it as a data: URL")
                 if not answer.headers.get("content-type", "").lower().startswith("image/"):

@@ -1,10 +1,8 @@
 """A server that runs until it is told to stop, and then finishes what it has begun."""
 
 import asyncio
-import logging
 import signal
 import socket
-import sys
 import time
 from types import FrameType
 from typing import Any
@@ -14,6 +12,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from openjanus.errors import ConfigError
+from openjanus.serve.logs import log_to_stderr
 from openjanus.serve.service import Service
 from openjanus.serve.settings import ServeSettings
 
@@ -85,13 +84,7 @@ class Server(uvicorn.Server):
 
 def serve(app: FastAPI, settings: ServeSettings, bound: socket.socket) -> int:
     """Serve until a signal ends it, and return the exit code: 0 after SIGTERM, 130 after Ctrl-C."""
-    log = logging.getLogger("openjanus.serve")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    logging.getLogger("uvicorn.error").addFilter(_no_news)
+    log_to_stderr()
     server = Server(app, settings)
     received: list[int] = []
     # What uvicorn raises again at the end, when all is done.
@@ -101,26 +94,38 @@ def serve(app: FastAPI, settings: ServeSettings, bound: socket.socket) -> int:
     return 130 if signal.SIGINT in received else 0
 
 
-def _no_news(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
-
-
 def _protocol(header_seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which closes a connection whose first request has not begun in time."""
+    """uvicorn's protocol, which closes a connection on which a request's head, the first or a later one, is too slow."""
 
     class Protocol(H11Protocol):
-        _waiting: asyncio.TimerHandle
+        _waiting: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._waiting = self.loop.call_later(header_seconds, self._give_up)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._waiting.cancel()
+            self._unwatch()
             super().connection_lost(exc)
 
-        def _give_up(self) -> None:
-            if self.cycle is None:
-                self.transport.close()
+        def _watch(self) -> None:
+            """A head is waited for unless a request is being answered; what of it has come does not make the time longer."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._unwatch()
+            elif self._waiting is None:
+                self._waiting = self.loop.call_later(header_seconds, self.transport.close)
+
+        def _unwatch(self) -> None:
+            if self._waiting is not None:
+                self._waiting.cancel()
+                self._waiting = None
 
     return Protocol

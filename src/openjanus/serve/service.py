@@ -8,6 +8,7 @@ from openjanus.engine.request import Request
 from openjanus.errors import ConfigError
 from openjanus.serve.metrics import Metrics
 from openjanus.serve.pictures import PictureStore
+from openjanus.serve.rates import Rates
 from openjanus.serve.refusals import Refusal
 from openjanus.serve.remote import RemoteImages
 from openjanus.serve.settings import ServeSettings
@@ -28,6 +29,7 @@ class Service:
         limits = settings.limits
         self.pictures = PictureStore(limits.picture_seconds, limits.picture_bytes)
         self.remote = RemoteImages(settings.remote_images, limits.body_bytes)
+        self.rates = Rates(limits.rate, limits.concurrent)
         self.draining = False
         self._preparing = asyncio.Semaphore(PREPARING)
 

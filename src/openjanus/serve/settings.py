@@ -2,6 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from openjanus.errors import ConfigError
 
@@ -13,7 +14,8 @@ class Limits:
     queue: answers and pictures that a model works on or keeps waiting; rate: requests a minute of one caller; concurrent:
     requests of one caller at a time; pixels: of an image, before it is decoded; characters: of all text in a request;
     body_seconds, header_seconds: how long a body, a head may take to arrive; seconds: how long a request may take;
-    picture_seconds, picture_bytes: how long links to pictures hold, and how much memory they may hold.
+    step_seconds: how long a step of the engine may take before the model counts as stuck; picture_seconds, picture_bytes: how
+    long links to pictures hold, and how much memory they may hold.
     """
 
     queue: int = 256
@@ -27,6 +29,7 @@ class Limits:
     characters: int = 100_000
     n: int = 10
     seconds: float = 1800
+    step_seconds: float = 600
     picture_seconds: float = 3600
     picture_bytes: int = 256 << 20
 
@@ -64,6 +67,10 @@ class ServeSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port is {self.port}; it must be from 0 (any free one) to 65535")
+        try:
+            urlsplit(self.public_url or "")
+        except ValueError as error:
+            raise ConfigError(f"public_url is {self.public_url}, no address ({error}); it must read https://HOST") from None
         for key in self.keys:
             if len(key) < 8 or not key.isascii() or not key.isprintable() or " " in key:
                 raise ConfigError("an API key must have 8 or more printable ASCII characters without spaces")
@@ -73,9 +80,15 @@ class ServeSettings:
                 "--api-key-file, listen on 127.0.0.1, or say --insecure if anybody may ask"
             )
 
+    def knows_host(self, name: str) -> bool:
+        """Whether the server may be asked by this name: any, unless nothing but its address keeps strangers away."""
+        if self.keys or self.insecure or not is_loopback(self.host) or is_loopback(name):
+            return True
+        return self.public_url is not None and name == urlsplit(self.public_url).hostname
+
 
 def is_loopback(host: str) -> bool:
-    """Whether a host to listen on is this machine alone."""
+    """Whether a host is this machine alone."""
     if host == "localhost":
         return True
     try:

@@ -23,8 +23,10 @@ from openjanus.janus import Janus
 from openjanus.models.randomness import fresh_seed
 from openjanus.serve.metrics import Metrics
 from openjanus.serve.refusals import Refusal, refusal_of, unhandled
+from openjanus.serve.settings import Limits
 
 FAULTS = 3  # so many steps that break off in a row, and the model is no longer ready
+SICK = ("broken", "stuck")  # states that a new start may heal
 log = logging.getLogger("openjanus.serve")
 
 
@@ -102,9 +104,8 @@ class _Task:
 class Worker:
     """A model at work under a name, in a thread of its own. `take` and `give_up` are called from event loops."""
 
-    def __init__(self, name: str, janus: Janus, metrics: Metrics, most: int, options: EngineOptions | None = None) -> None:
-        """most: requests that it works on or keeps waiting."""
-        self.name, self.janus, self.most = name, janus, most
+    def __init__(self, name: str, janus: Janus, metrics: Metrics, limits: Limits, options: EngineOptions | None = None) -> None:
+        self.name, self.janus, self.most, self._patience = name, janus, limits.queue, limits.step_seconds
         self.engine = Engine(janus.model, janus.processor, options)
         self.created = int(time.time())
         self.open = 0
@@ -116,6 +117,7 @@ class Worker:
         self._running: dict[int, _Task] = {}
         self._posts: list[tuple[Work, int, Event | Refusal]] = []
         self._faults = 0
+        self._began: float | None = None
         self._stopping = False
         self._thread = Thread(target=self._work, name=f"openjanus {name}", daemon=True)
 
@@ -145,9 +147,12 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """ready, full (more is refused for now), or broken (it will not get better)."""
+        """ready, full (more is refused for now), stuck (a step does not end), or broken (it will not get better)."""
         if not self._thread.is_alive() or self._faults >= FAULTS:
             return "broken"
+        began = self._began
+        if began is not None and time.monotonic() - began > self._patience:
+            return "stuck"
         return "full" if self.open >= self.most else "ready"
 
     def take(self, requests: Sequence[Request], seconds: float) -> Work:
@@ -178,8 +183,10 @@ class Worker:
     def _work(self) -> None:
         try:
             while self._listen():
+                self._began = time.monotonic()
                 self._submit()
                 self._step()
+                self._began = None
                 self._measure()
                 self._post()
         finally:
