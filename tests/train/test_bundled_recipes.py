@@ -23,7 +23,7 @@ LEARNED = {
     "tiny_vae": ("l1", 0.2),  # 0.4
     "tiny_language": ("text", 1.5),  # 6.5
     "tiny_janus": ("image", 1.0),  # 5.6
-    "tiny_janusflow": ("image", 0.6),  # 2.2
+    "tiny_janusflow": ("image", 1.0),  # 2.0
 }
 
 
