@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from openai import OpenAI
 
 from openjanus.engine.engine import EngineOptions
+from openjanus.engine.request import Event
 from openjanus.janus import Janus, load
 from openjanus.serve.app import create_app
 from openjanus.serve.run import Server, address, listen
@@ -74,6 +76,21 @@ def eventually(happens: Callable[[], bool], seconds: float = 20) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+@contextmanager
+def slowly(live: Live) -> Iterator[None]:
+    """While each step takes long: no picture is done before a test has looked, however busy the machine is."""
+    engine = live.worker.engine
+    step = engine.step
+
+    def slow() -> list[Event]:
+        time.sleep(0.3)
+        return step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "step", slow)
+        yield
 
 
 @contextmanager

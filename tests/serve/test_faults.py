@@ -19,7 +19,7 @@ from PIL import Image
 from openjanus.engine.batch import Batch
 from openjanus.engine.rows import Row
 from openjanus.errors import ImageError
-from serve.live import Live, eventually, running
+from serve.live import Live, eventually, running, slowly
 
 Patch = pytest.MonkeyPatch
 
@@ -96,11 +96,12 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream_of_words_frees_its_row(l
 def test_a_client_that_does_not_wait_for_its_answer_frees_its_rows(live: Live):
     given_up = live.service.metrics.given_up.labels(live.name)._value.get()
     body = json.dumps({**slow_picture(live, 4), "stream": False, "partial_images": 0}).encode()
-    with line_to(live) as line:
-        line.sendall(head("/v1/images/generations", len(body)) + body)
-        assert eventually(lambda: live.worker.engine.rows == 8)
-    assert live.settles()
-    assert live.service.metrics.given_up.labels(live.name)._value.get() == given_up + 4
+    with slowly(live):
+        with line_to(live) as line:
+            line.sendall(head("/v1/images/generations", len(body)) + body)
+            assert eventually(lambda: live.worker.engine.rows == 8)
+        assert live.settles()
+    assert eventually(lambda: live.service.metrics.given_up.labels(live.name)._value.get() == given_up + 4)
 
 
 def test_clients_that_come_and_leave_leave_nothing_behind(janus_server: Live):

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,6 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from openjanus.engine.engine import EngineOptions
-from openjanus.engine.request import Event
 from openjanus.errors import ConfigError
 from openjanus.serve.guard import Guard
 from openjanus.serve.logs import JsonLines
@@ -25,7 +23,7 @@ from openjanus.serve.metrics import Metrics
 from openjanus.serve.rates import Rates
 from openjanus.serve.refusals import Refusal
 from openjanus.serve.settings import Limits, ServeSettings
-from serve.live import Live, eventually, running
+from serve.live import Live, eventually, running, slowly
 from serve.server_process import command
 
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
@@ -162,21 +160,6 @@ def painting(live: Live, headers: dict[str, str] | None = None, **more: Any) -> 
     with httpx.stream("POST", f"{live.url}/v1/images/generations", json=body, headers=headers, timeout=60) as stream:
         assert stream.status_code == 200
         yield stream
-
-
-@contextmanager
-def slowly(live: Live) -> Iterator[None]:
-    """While each step takes long: no picture is done before a test has looked, however busy the machine is."""
-    engine = live.worker.engine
-    step = engine.step
-
-    def slow() -> list[Event]:
-        time.sleep(0.3)
-        return step()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "step", slow)
-        yield
 
 
 def test_a_caller_with_too_many_requests_at_a_time_waits(live: Live):
