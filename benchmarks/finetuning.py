@@ -29,8 +29,7 @@ from openjanus.janus import Janus, load
 from openjanus.types import Message
 
 WORD, THING = "zib", ("blue", "star")
-# As many as a run of minutes can see once: fewer are learned by heart, and painting falls by ten points.
-REPLAYED = 8000
+REPLAYED = 2000
 EDITS = 2000
 SCORED = 64
 # Where nothing that is learned from begins.

@@ -12,6 +12,7 @@ import json
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from openjanus.data.shapes import draw
@@ -22,6 +23,8 @@ from openjanus.evaluate.shapes import judge
 from openjanus.evaluate.shapes_reader import read_scene
 from openjanus.janus import Janus, load
 from openjanus.models.flow_generation import FlowDecoding, FlowGeneration
+from openjanus.processing.images import to_images
+from openjanus.train.pictures import to_pixels
 from openjanus.types import ImageOptions
 
 STEPS = 30  # of a whole picture
@@ -41,15 +44,15 @@ class Restoring(FlowDecoding):
         self.latent[lane] = (1 - done / STEPS) * self.latent[lane] + done / STEPS * self._latents[seed]
 
 
+@torch.no_grad()
 def latents_of(generation: FlowGeneration, pictures: list[np.ndarray]) -> Tensor:
     """The pictures' latents [B, C, H, W], their posterior's means."""
     assert generation.vae is not None
-    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.no_grad():
-        mean = generation.vae.encode(pixels.to(next(generation.vae.parameters()))).mean.float()
+    mean = generation.vae.encode(to_pixels(pictures).to(next(generation.vae.parameters()))).mean.float()
     return mean * generation.config.vae.scaling_factor
 
 
+@torch.no_grad()
 def restored(janus: Janus, task: str, count: int, times: list[float]) -> dict[str, float]:
     """The share of pictures that are right, by the time they are carried on from."""
     chances = [np.random.default_rng([TASKS.index(task), k]) for k in range(count)]
@@ -63,24 +66,17 @@ def restored(janus: Janus, task: str, count: int, times: list[float]) -> dict[st
     shares = {}
     for time in times:
         steps = round((1 - time) * STEPS)
-        pictures = painted(janus, texts, steps) if steps else decoded(generation, latents)
+        pictures = painted(janus, texts, steps) if steps else to_images(generation.decode(latents))
         right = [not judge(made, read_scene(picture)) for made, picture in zip(compositions, pictures, strict=True)]
         shares[f"{time:g}"] = round(float(np.mean(right)), 3)
     return shares
 
 
-def painted(janus: Janus, texts: list[str], steps: int) -> list[np.ndarray]:
+def painted(janus: Janus, texts: list[str], steps: int) -> list[Image.Image]:
     """Picture k is of seed k."""
     requests = [ImageRequest(text, ImageOptions(seed=k, steps=steps)) for k, text in enumerate(texts)]
     results = {event.request: event.result for event in janus.engine.run(requests) if isinstance(event, Finished)}
-    return [np.asarray(results[number][0].image) for number in sorted(results)]
-
-
-@torch.no_grad()
-def decoded(generation: FlowGeneration, latents: Tensor) -> list[np.ndarray]:
-    """What the autoencoder makes of latents, as 8-bit RGB."""
-    pixels = generation.decode(latents).float().clamp(-1, 1)
-    return list(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+    return [results[number][0].image for number in sorted(results)]
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ from openjanus.data.shapes import COLOURS, SHAPES, Scene, arrange, draw
 from openjanus.data.shapes_compositions import sample_scene
 from openjanus.evaluate.shapes_reader import read_scene
 from openjanus.models.vae import AutoencoderKL
+from openjanus.processing.images import to_images
+from openjanus.train.pictures import to_pixels
 
 SCENES = 200
 PER_COLOUR = 24
@@ -38,7 +40,7 @@ def autoencoder(folder: str) -> tuple[AutoencoderKL, float]:
 
 def pixels_of(scenes: list[Scene], size: int) -> Tensor:
     """Drawn, [N, 3, size, size] in [-1, 1]."""
-    return torch.from_numpy(np.stack([draw(scene, size) for scene in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return to_pixels([draw(scene, size) for scene in scenes])
 
 
 def places(vae: AutoencoderKL, scale: float, size: int) -> dict[str, Tensor]:
@@ -60,8 +62,7 @@ def read_back(vae: AutoencoderKL, size: int) -> float:
     """The share of scenes that are recognised whole."""
     rng = np.random.default_rng(1)
     scenes = [sample_scene(rng) for _ in range(SCENES)]
-    pixels = vae.decode(vae.encode(pixels_of(scenes, size)).mode()).clamp(-1, 1)
-    pictures = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    pictures = to_images(vae.decode(vae.encode(pixels_of(scenes, size)).mode()))
     right = 0
     for scene, picture in zip(scenes, pictures, strict=True):
         found = sorted((one.shape, one.colour) for one in read_scene(picture))

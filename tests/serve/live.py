@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from openai import OpenAI
 
+from openjanus.engine.batch import Batch
 from openjanus.engine.engine import EngineOptions
-from openjanus.engine.request import Event
 from openjanus.janus import Janus, load
 from openjanus.serve.app import create_app
 from openjanus.serve.run import Server, address, listen
@@ -79,18 +78,19 @@ def eventually(happens: Callable[[], bool], seconds: float = 20) -> bool:
 
 
 @contextmanager
-def slowly(live: Live) -> Iterator[None]:
-    """While each step takes long: no picture is done before a test has looked, however busy the machine is."""
-    engine = live.worker.engine
-    step = engine.step
+def slowly(seconds: float) -> Iterator[None]:
+    """While steps take their time: a person, or a test, can watch, and nothing is done before, however busy the machine is."""
+    step = Batch.step
 
-    def slow() -> list[Event]:
-        time.sleep(0.3)
-        return step()
+    def slow(self: Batch, strips: Any) -> Any:
+        time.sleep(seconds)
+        return step(self, strips)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "step", slow)
+    Batch.step = slow  # type: ignore[method-assign]
+    try:
         yield
+    finally:
+        Batch.step = step  # type: ignore[method-assign]
 
 
 @contextmanager

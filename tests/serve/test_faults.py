@@ -96,7 +96,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream_of_words_frees_its_row(l
 def test_a_client_that_does_not_wait_for_its_answer_frees_its_rows(live: Live):
     given_up = live.service.metrics.given_up.labels(live.name)._value.get()
     body = json.dumps({**slow_picture(live, 4), "stream": False, "partial_images": 0}).encode()
-    with slowly(live):
+    with slowly(0.3):
         with line_to(live) as line:
             line.sendall(head("/v1/images/generations", len(body)) + body)
             assert eventually(lambda: live.worker.engine.rows == 8)

@@ -164,7 +164,7 @@ def painting(live: Live, headers: dict[str, str] | None = None, **more: Any) -> 
 
 def test_a_caller_with_too_many_requests_at_a_time_waits(live: Live):
     with running((live.name,), limits={"concurrent": 1}) as strict:
-        with slowly(strict), painting(strict):
+        with slowly(0.3), painting(strict):
             answer = ask(strict)
             assert answer.status_code == 429 and answer.json()["error"]["code"] == "concurrency_limit"
             assert answer.headers["retry-after"] == "1"
@@ -173,7 +173,7 @@ def test_a_caller_with_too_many_requests_at_a_time_waits(live: Live):
 
 def test_a_full_queue_refuses_and_says_so(live: Live):
     with running((live.name,), EngineOptions(lanes=2), limits={"queue": 3}) as full:
-        with slowly(full), painting(full, n=3):
+        with slowly(0.3), painting(full, n=3):
             answer = ask(full)
             assert answer.status_code == 503 and answer.json()["error"]["code"] == "overloaded"
             assert int(answer.headers["retry-after"]) > 0

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from openjanus.engine.batch import Batch
 from openjanus.serve.app import create_app
-from serve.live import BUNDLED, SHAPES, Live, bundled, eventually, running
+from serve.live import BUNDLED, SHAPES, Live, bundled, eventually, running, slowly
 
 sync = pytest.importorskip("playwright.sync_api", reason="the page is driven with playwright")
 pytest.importorskip("gradio", reason="the page needs gradio")
@@ -49,6 +48,12 @@ class Visit:
 
     def press(self, name: str) -> None:
         self.page.locator(f"#{name}").click()
+
+    def begin_painting(self) -> None:
+        """Ask for a picture, and wait until it is being painted."""
+        self.write("a blue star")
+        self.press("paint")
+        self.until(lambda: self.live.worker.open == 1 and "painting" in self.status())
 
     def ask(self, words: str) -> None:
         self.write(words)
@@ -110,22 +115,6 @@ def fresh(visit: Visit) -> Visit:
     visit.press("new")
     visit.until(lambda: not visit.answers() and not visit.captions())
     return visit
-
-
-@contextmanager
-def slowly(seconds: float) -> Iterator[None]:
-    """While steps take their time, so that a person, or a test, can watch."""
-    step = Batch.step
-
-    def slow(self: Batch, strips: Any) -> Any:
-        time.sleep(seconds)
-        return step(self, strips)
-
-    Batch.step = slow  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Batch.step = step  # type: ignore[method-assign]
 
 
 def test_a_picture_is_uploaded_and_asked_about_and_the_answer_streams(fresh: Visit):
@@ -192,10 +181,8 @@ def test_a_picture_is_painted_again_from_its_seed_and_downloaded(fresh: Visit, t
 
 
 def test_painting_stops_when_told_and_frees_the_model(fresh: Visit):
-    fresh.write("a blue star")
     with slowly(0.6):
-        fresh.press("paint")
-        fresh.until(lambda: fresh.live.worker.open == 1 and "painting" in fresh.status())
+        fresh.begin_painting()
         fresh.press("stop")
         fresh.until(lambda: "stopped" in fresh.status())
         assert fresh.live.settles(12), "long before it would have been done"
@@ -334,9 +321,7 @@ def limited(browser: Any, screenshots: Path, **limits: int) -> Iterator[Visit]:
 def test_who_asks_too_often_on_the_page_is_told_so_and_may_still_stop_and_begin_anew(browser: Any, screenshots: Path):
     with limited(browser, screenshots, rate=2) as visit:
         with slowly(0.6):
-            visit.write("a blue star")
-            visit.press("paint")
-            visit.until(lambda: visit.live.worker.open == 1 and "painting" in visit.status())
+            visit.begin_painting()
             visit.press("stop")
             visit.until(lambda: "stopped" in visit.status())
         for _ in range(3):
@@ -360,9 +345,7 @@ def test_who_asks_too_often_on_the_page_is_told_so_and_may_still_stop_and_begin_
 def test_the_page_and_the_api_share_what_a_caller_may_run_at_a_time(browser: Any, screenshots: Path):
     with limited(browser, screenshots, concurrent=1) as visit:
         with slowly(0.6):
-            visit.write("a blue star")
-            visit.press("paint")
-            visit.until(lambda: visit.live.worker.open == 1 and "painting" in visit.status())
+            visit.begin_painting()
             asked = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
             answer = visit.live.post("/v1/chat/completions", json=asked)
             assert answer.status_code == 429 and answer.json()["error"]["code"] == "concurrency_limit"
