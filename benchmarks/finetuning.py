@@ -9,6 +9,7 @@ pictures. Scores are of scenes and seeds that no record has.
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,13 @@ from openjanus.evaluate.shapes_reader import Found, read_scene
 from openjanus.janus import Janus, load
 from openjanus.types import Message
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
+
+import tiny_world
+
 WORD, THING = "zib", ("blue", "star")
-REPLAYED = 2000
+# Enough that 400 steps of 32 read none twice.
+REPLAYED = 4000
 EDITS = 2000
 SCORED = 64
 # Where nothing that is learned from begins.
@@ -182,10 +188,10 @@ def write(folder: Path, samples: Iterator[tuple[str, Sample]]) -> None:
 
 
 def replayed(read: int, paint: int) -> Iterator[tuple[str, Sample]]:
-    """What the model knows already, of each kind."""
+    """What the model knows already, of each kind, in the shares in which it has learned it."""
     for k in range(REPLAYED):
-        yield "understanding", ReadingSource(7, read, turns=3)[k]
-        yield "generation", PaintingSource(7, paint, rivals=True)[k]
+        yield "understanding", ReadingSource(7, read, turns=3, kinds=tiny_world.ASKED)[k]
+        yield "generation", PaintingSource(7, paint, tiny_world.TASKS, tiny_world.LONG, rivals=True)[k]
         yield "text", (TalkSource(7) if k % 2 else ToldSource(7))[k]
 
 
