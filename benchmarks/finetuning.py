@@ -188,7 +188,7 @@ def write(folder: Path, samples: Iterator[tuple[str, Sample]]) -> None:
 
 
 def replayed(read: int, paint: int) -> Iterator[tuple[str, Sample]]:
-    """What the model knows already, of each kind, in the shares in which it has learned it."""
+    """What the model knows already, of each kind; pictures and questions in the shares in which it has learned them."""
     for k in range(REPLAYED):
         yield "understanding", ReadingSource(7, read, turns=3, kinds=tiny_world.ASKED)[k]
         yield "generation", PaintingSource(7, paint, tiny_world.TASKS, tiny_world.LONG, rivals=True)[k]
