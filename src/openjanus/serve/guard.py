@@ -22,6 +22,7 @@ from openjanus.serve.metrics import Metrics
 from openjanus.serve.rates import Rates
 from openjanus.serve.refusals import Refusal, unhandled
 from openjanus.serve.settings import ServeSettings
+from openjanus.serve.waiting import within
 
 log = logging.getLogger("openjanus.serve")
 
@@ -79,7 +80,7 @@ class Guard:
         with self.rates.counted(visit.caller) as visit.extra:
             try:
                 # Who works has ended by then: what still runs is a client that does not read.
-                await asyncio.wait_for(self.app(scope, limited, visit.send), limits.seconds + limits.body_seconds + 60)
+                await within(limits.seconds + limits.body_seconds + 60, self.app(scope, limited, visit.send))
             except asyncio.TimeoutError:
                 raise ClientGone from None
 
@@ -148,7 +149,7 @@ class Guard:
             if whole:
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), max(0, deadline - time.monotonic()))
+                message = await within(deadline - time.monotonic(), receive())
             except asyncio.TimeoutError:
                 late = f"the body did not arrive within {limits.body_seconds:g} s; send it again, or less"
                 raise Refusal(408, late, "slow_body") from None
@@ -229,7 +230,7 @@ async def _discard(receive: Receive) -> None:
     deadline, more = time.monotonic() + 5, True
     while more and time.monotonic() < deadline:
         try:
-            more = (await asyncio.wait_for(receive(), 5)).get("more_body", False)
+            more = (await within(5, receive())).get("more_body", False)
         except asyncio.TimeoutError:
             return
 

@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from openjanus.errors import ImageError
+from openjanus.serve.waiting import within
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -67,7 +68,7 @@ class RemoteImages:
         if not self.hosts:
             raise ImageError("images are not fetched from the web; send them as data: URLs (base64)")
         try:
-            return await asyncio.wait_for(self._follow(url), self.seconds)
+            return await within(self.seconds, self._follow(url))
         except asyncio.TimeoutError:
             raise ImageError(f"the image did not arrive within {self.seconds:g} s; send it as a data: URL") from None
         except httpx.HTTPError as error:

@@ -24,6 +24,7 @@ from openjanus.models.randomness import fresh_seed
 from openjanus.serve.metrics import Metrics
 from openjanus.serve.refusals import Refusal, refusal_of, unhandled
 from openjanus.serve.settings import Limits
+from openjanus.serve.waiting import within
 
 FAULTS = 3  # so many steps that break off in a row, and the model is no longer ready
 SICK = ("broken", "stuck")  # states that a new start may heal
@@ -53,7 +54,7 @@ class Work:
         left = len(self.tasks)
         while left:
             try:
-                which, event = await asyncio.wait_for(self.events.get(), max(0, self._deadline - time.monotonic()))
+                which, event = await within(self._deadline - time.monotonic(), self.events.get())
             except asyncio.TimeoutError:
                 raise Refusal(504, "the request took longer than the server allows; ask for less", "timeout") from None
             if isinstance(event, Refusal):
@@ -208,8 +209,8 @@ class Worker:
                 if task.number is not None:
                     self.engine.cancel(task.number)
                     del self._running[task.number]
-                self._close(task)
                 self._metrics.given_up()
+                self._close(task)
         return not self._stopping
 
     def _submit(self) -> None:
@@ -282,11 +283,11 @@ class Worker:
         self._posts.append((task.work, task.which, news))
         if isinstance(event, Finished):
             self._faults = 0
-            self._close(task)
             if isinstance(event.result, Answer):
                 self._metrics.answered(waited, event.result.prompt_tokens, len(event.result.ids))
             else:
                 self._metrics.painted(waited, len(event.result))
+            self._close(task)
 
     def _end(self, task: _Task, refusal: Refusal) -> None:
         if not task.done:
@@ -294,6 +295,7 @@ class Worker:
             self._close(task)
 
     def _close(self, task: _Task) -> None:
+        # What is to be counted of it has been: whoever sees it gone finds it there.
         task.done = True
         with self._changed:
             self.open -= 1
