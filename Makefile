@@ -18,7 +18,7 @@ help:
 
 install: $(VENV)/.dev-installed
 
-$(VENV)/.core-installed: pyproject.toml constraints.txt src/openjanus/kernels/decode.c
+$(VENV)/.core-installed: pyproject.toml constraints.txt $(wildcard src/openjanus/kernels/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing openjanus into $(VENV) (a minute or two, once)"
 	$(PIP) -e .

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import tiny
 from openjanus.checkpoints.load import load_checkpoint
@@ -95,23 +95,60 @@ def test_a_row_does_not_depend_on_those_beside_it(kind: type[Tiled], dtype: torc
     # More than stay near at a time (120 of so many inputs, 384 on matrix units), and some that make no whole block.
     x = torch.randn(391, 2048, dtype=torch.bfloat16 if kind is TiledBFloat16 else dtype)
     few, more = [1, 2, 3, 5, 7, 17], [100, 121, 391]
-    # Matrix units take many rows as bfloat16, and few as bytes.
+    # Matrix units take many rows otherwise than few.
     apart = kind is not TiledBFloat16 and dtype == torch.bfloat16 and "matrices" in supported()
     for sizes in (few, more) if apart else (few + more,):
         results = [torch.cat([made(part) for part in x.split(size)]) for size in sizes]
         assert all(torch.equal(result, results[0]) for result in results)
 
 
-@pytest.mark.parametrize("kind", [TiledInt8, TiledInt4])
-def test_matrix_units_multiply_many_rows_by_what_was_rounded_to_bytes_before(kind: type[Tiled]):
+@pytest.mark.parametrize("rows", [24, 33, 100])
+def test_matrix_units_multiply_many_rows_by_what_int4_stands_for(rows: int):
     if "matrices" not in supported():
         pytest.skip("this processor has no matrix units, or the compiler did not know them")
     layer = linear(416, 160)
-    weight = from_int8(*to_int8(layer.weight)) if kind is TiledInt8 else from_int4(*to_int4(layer.weight)).bfloat16()
-    for rows in (24, 33, 100):
-        x = torch.randn(rows, 416).bfloat16()
-        wanted = x.double() @ weight.double().t()
-        assert (kind(layer)(x).double() - wanted).norm() <= 0.003 * wanted.norm()
+    x = torch.randn(rows, 416).bfloat16()
+    wanted = x.double() @ from_int4(*to_int4(layer.weight)).bfloat16().double().t()
+    assert (TiledInt4(layer)(x).double() - wanted).norm() <= 0.003 * wanted.norm()
+
+
+def in_bytes(x: Tensor) -> Tensor:
+    """Numbers [R, K], at most 512 of a row, as a row's bytes stand for them; where one lies far out, also what these miss."""
+    scale = (x.abs().amax(1, keepdim=True) / 127).double()
+    near = (x / scale).round() * scale
+    missed = (x - near) * (x.abs().amax(1, keepdim=True) > 8 * x.square().mean(1, keepdim=True).sqrt())
+    scale = (missed.abs().amax(1, keepdim=True) / 127).clamp(min=1e-30)
+    return near + (missed / scale).round() * scale
+
+
+@pytest.mark.parametrize("rows", [24, 33, 100, 600])
+def test_matrix_units_multiply_many_rows_as_bytes_and_what_a_large_one_hides(rows: int):
+    if "matrices" not in supported():
+        pytest.skip("this processor has no matrix units, or the compiler did not know them")
+    layer = linear(1088, 160)
+    x = torch.randn(rows, 1088)
+    # In every fifth row one input is so large that the others of its scale would be nothing beside it.
+    x[::5, 700] = 3000
+    x[3, 5] = 60
+    x = x.bfloat16()
+    weight = from_int8(*to_int8(layer.weight)).double()
+    whole = x.double()
+    wanted = torch.cat([in_bytes(part) for part in whole.split(512, dim=1)], dim=1) @ weight.t()
+    given = TiledInt8(layer)(x).double()
+    # No more than what comes out is rounded to bfloat16.
+    assert ((given - wanted).norm(dim=1) <= 0.003 * wanted.norm(dim=1)).all()
+    assert ((given - whole @ weight.t()).norm(dim=1) <= 0.018 * (whole @ weight.t()).norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
+def test_what_is_no_number_stays_none_in_its_row_of_many(kind: type[Tiled], odd: float):
+    x = torch.randn(50, 1088).bfloat16()
+    x[17, 600] = odd
+    x[:, 3] = 100
+    finite = torch.isfinite(layer_of(kind, linear(1088, 64))(x))
+    assert not finite[17].any()
+    assert finite.all(1).sum() == 49
 
 
 def test_products_of_torch_and_of_ours_in_turn_stay_what_they_are():

@@ -33,7 +33,7 @@ from openjanus.models.quantization import Quantization, to_int4, to_int8
 
 class Tiled(nn.Module):
     """Weights of one linear layer in tiles; a row's result is the same whatever runs beside it, but for int8 and int4 on matrix
-    units, which take many rows as bfloat16 (decode.c, MANY)."""
+    units, which take many rows otherwise than few (matrices.h, MANY)."""
 
     weight: Tensor
 

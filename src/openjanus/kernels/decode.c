@@ -9,7 +9,8 @@
 //                       then 32 scales and 32 zeros, bfloat16
 //
 // A row's result depends on no other row: every row adds up the same numbers in the same order, however many run together. One
-// thing depends on how many: where there are matrix units, int8 and int4 take MANY rows and more as bfloat16, and fewer as bytes.
+// thing depends on how many: where there are matrix units, int4 takes MANY rows and more as bfloat16, and fewer as bytes; int8 takes
+// them as bytes, of which then more share a scale.
 // All pointers are to contiguous memory; K is a multiple of 32, N of 32. Functions that return a number return 0, or -1 for
 // want of memory.
 
@@ -25,30 +26,14 @@
 #include <unistd.h>
 #endif
 
-int omp_get_num_threads(void); // without the header, which some compilers lack
+#include "numbers.h"
 
-#define TILE 32
-#define GROUP 32
-#define GROUP_BYTES (8 * 64 + 4 * TILE)
-#define SMALL (1 << 17) // weights below which threads cost more than they bring
-// Bytes to ask memory for before they are wanted: left to itself, it does not keep up with two rows. Asked for twice, since the
-// nearest cache alone cannot wait for as much at a time as memory can be fetching.
-#define AHEAD 16384     // into the second cache
-#define NEXT 4096       // into the first
-
-#define FLOATS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
-#define BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")))
-#if defined(__linux__) && defined(__x86_64__) && (__GNUC__ >= 11 || __clang_major__ >= 12)
-#define WITH_MATRICES // the compiler knows processors' matrix units (AMX), and the system how to ask for them
-#define MATRICES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,amx-tile,amx-bf16")))
+#ifdef WITH_MATRICES
+#include "matrices.h"
 #endif
-#define INLINE static inline __attribute__((always_inline))
-
-// Numbers of x and y: 0 is float32, 1 is bfloat16.
-enum { F32, BF };
 
 // To be raised with any change of what the functions take or mean, here and in decode.py.
-int version(void) { return 4; }
+int version(void) { return 5; }
 
 // Bits: 2, the processor has AVX-512, so bf16 runs; 1, it also multiplies bytes (VNNI), so all runs. See `matrices` too.
 int supported(void) {
@@ -59,14 +44,15 @@ int supported(void) {
     return __builtin_cpu_supports("avx512vnni") ? 3 : 2;
 }
 
-// Whether products of bfloat16 run on matrix units. A process has to ask its system for them, once.
+// Whether products run on matrix units. A process has to ask its system for them, once.
 int matrices(void) {
     static int known = -1;
 #ifdef WITH_MATRICES
     if (known < 0) {
         unsigned a = 7, b, c = 0, d;
         __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-        int there = supported() && __builtin_cpu_supports("avx512bf16") && (d >> 22 & 1) && (d >> 24 & 1); // AMX-BF16, AMX-TILE
+        int units = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1); // AMX-BF16, AMX-TILE, AMX-INT8
+        int there = supported() == 3 && __builtin_cpu_supports("avx512bf16") && units;
         known = there && syscall(SYS_arch_prctl, 0x1023, 18) == 0; // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     }
 #endif
@@ -103,43 +89,6 @@ void in_large_pages(void *memory, long bytes) {
             SOME(m, 1);                                                                                                            \
     } while (0)
 
-INLINE void prefetch(const void *weights) {
-    _mm_prefetch((const char *)weights + AHEAD, _MM_HINT_T1);
-    _mm_prefetch((const char *)weights + NEXT, _MM_HINT_T0);
-}
-
-// -- numbers ---------------------------------------------------------------------------
-
-INLINE FLOATS __m512 widened(const uint16_t *from) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16));
-}
-
-INLINE FLOATS __m512 loaded(const void *x, long at, int format) {
-    return format == BF ? widened((const uint16_t *)x + at) : _mm512_loadu_ps((const float *)x + at);
-}
-
-// To the nearest bfloat16, ties to even.
-INLINE FLOATS __m256i narrowed(__m512 x) {
-    __m512i bits = _mm512_castps_si512(x);
-    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(rounded, 16), nan, _mm512_set1_epi32(0x7fc0)));
-}
-
-INLINE FLOATS __m512 rounded_bf16(__m512 x) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrowed(x)), 16));
-}
-
-INLINE FLOATS void stored(void *y, long at, __m512 value, int format) {
-    if (format == BF)
-        _mm256_storeu_si256((__m256i *)((uint16_t *)y + at), narrowed(value));
-    else
-        _mm512_storeu_ps((float *)y + at, value);
-}
-
-INLINE BYTES __m512i rounded(__m512 x) { return _mm512_cvtps_epi32(x); } // ties to even, the mode of the thread
-
 // -- rows of x as bytes ----------------------------------------------------------------
 
 // Each GROUP inputs of a row are rounded to bytes with a scale of their own, so that a large one spoils no others.
@@ -156,25 +105,6 @@ static Grouped grouped(long M, long K) {
     rows.sum = (int32_t *)(rows.scale + groups);
     rows.bytes = (int8_t *)(rows.sum + groups);
     return rows;
-}
-
-BYTES static void group_row(const void *x, long row, long K, int format, Grouped to) {
-    for (long g = 0; g < K / GROUP; g++) {
-        __m512 left = loaded(x, row * K + g * GROUP, format), right = loaded(x, row * K + g * GROUP + 16, format);
-        float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(left), _mm512_abs_ps(right)));
-        float scale = (largest > 1e-30f ? largest : 1e-30f) / 127.0f;
-        __m512 by = _mm512_set1_ps(scale);
-        __m512i first = rounded(_mm512_div_ps(left, by)), second = rounded(_mm512_div_ps(right, by));
-        // What is no number, or has no bound, has no bytes: such a group is NaN as a whole.
-        if (_mm512_cmp_ps_mask(left, right, _CMP_UNORD_Q) || largest == INFINITY) {
-            scale = NAN;
-            first = second = _mm512_setzero_si512();
-        }
-        _mm_storeu_si128((__m128i *)(to.bytes + row * K + g * GROUP), _mm512_cvtepi32_epi8(first));
-        _mm_storeu_si128((__m128i *)(to.bytes + row * K + g * GROUP + 16), _mm512_cvtepi32_epi8(second));
-        to.scale[row * (K / GROUP) + g] = scale;
-        to.sum[row * (K / GROUP) + g] = _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
-    }
 }
 
 // The next four bytes of a row, for every output.
@@ -196,7 +126,7 @@ static int linear_of_bytes(Rows *through, const void *x, const uint8_t *w, const
     {
 #pragma omp for schedule(static)
         for (long m = 0; m < M; m++)
-            group_row(x, m, K, format, rows);
+            group_row(x, m, K, format, GROUP, rows.bytes + m * K, 64, rows.scale + m * (K / GROUP), rows.sum + m * (K / GROUP));
 #pragma omp for schedule(static)
         for (long tile = 0; tile < N / TILE; tile++)
             through(w, scales, rows, tile, M, N, K, y, format);
@@ -509,232 +439,24 @@ FLOATS static int linear_of_floats(const uint16_t *x, const uint16_t *w, uint16_
     return 0;
 }
 
-// -- bf16 on matrix units ---------------------------------------------------------------
-
-#ifdef WITH_MATRICES
-
-#define SIDE 16              // rows of a matrix, of 16 x 32 bfloat16 or 16 x 16 float32
-#define DEEP 32              // inputs that are multiplied at a time
-#define CELL (SIDE * DEEP)   // bfloat16 in a matrix
-#define STAYS 512            // inputs of a tile whose weights stay in the nearest cache: 32 KiB
-#define MOST 32              // blocks of rows through a tile at a time
-#define MANY 24              // rows from which on weights are widened for them
-
-// What a thread sets its units to: eight matrices of 16 rows of 64 bytes. The settings of others come back behind it.
-typedef struct {
-    uint8_t palette, start, zeros[14];
-    uint16_t columns[16];
-    uint8_t rows[16];
-} Units;
-
-MATRICES static Units units_taken(void) {
-    Units before, own = {.palette = 1};
-    for (int i = 0; i < 8; i++)
-        own.columns[i] = 64, own.rows[i] = SIDE;
-    _tile_storeconfig(&before);
-    _tile_loadconfig(&own);
-    return before;
-}
-
-MATRICES static void units_given_back(Units before) { _tile_loadconfig(&before); }
-
-// What this thread's units are set to: 0 is nothing. For those who want to know that they were given back.
-MATRICES int palette(void) {
-    Units now;
-    _tile_storeconfig(&now);
-    return now.palette;
-}
-
-// sums [32, 32] += x w^T of `deep` inputs of one tile of weights and one or two blocks of SIDE rows, K inputs apart. first: they are
-// the first inputs, so sums begin at 0.
-INLINE MATRICES void add_matrices(const uint16_t *w, const uint16_t *x, long K, long deep, int blocks, int first, int fetch,
-                                  float *sums) {
-    if (first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    } else {
-        _tile_loadd(0, sums, 128);
-        _tile_loadd(1, sums + 16, 128);
-        if (blocks == 2) {
-            _tile_loadd(2, sums + SIDE * TILE, 128);
-            _tile_loadd(3, sums + SIDE * TILE + 16, 128);
-        }
-    }
-    for (long k = 0; k < deep; k += DEEP, w += 2 * CELL, x += CELL) {
-        if (fetch)
-            for (int line = 0; line < 32; line++)
-                prefetch(w + 32 * line);
-        _tile_loadd(6, w, 128);
-        _tile_loadd(7, w + 32, 128);
-        _tile_loadd(4, x, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        if (blocks == 2) {
-            _tile_loadd(5, x + SIDE * K, 64);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-    }
-    _tile_stored(0, sums, 128);
-    _tile_stored(1, sums + 16, 128);
-    if (blocks == 2) {
-        _tile_stored(2, sums + SIDE * TILE, 128);
-        _tile_stored(3, sums + SIDE * TILE + 16, 128);
-    }
-}
-
-// The same of all K inputs and many blocks, a few inputs at a time, so that their weights stay in the nearest cache.
-MATRICES static void add_all(const uint16_t *w, const uint16_t *x, long K, long blocks, float *sums) {
-    for (long k = 0; k < K; k += STAYS) {
-        long deep = K - k < STAYS ? K - k : STAYS;
-        for (long b = 0; b < blocks; b += 2) {
-            const uint16_t *rows = x + b * SIDE * K + k * SIDE;
-            float *to = sums + b * SIDE * TILE;
-            if (blocks - b > 1)
-                add_matrices(w + k * TILE, rows, K, deep, 2, k == 0, b == 0, to);
-            else
-                add_matrices(w + k * TILE, rows, K, deep, 1, k == 0, b == 0, to);
-        }
-    }
-}
-
-// Sixteen rows of x as matrices that lie one behind the other; rows that are not there are zeros.
-MATRICES static void block_of_rows(const uint16_t *x, long rows, long K, uint16_t *to) {
-    for (long k = 0; k < K; k += DEEP)
-        for (long row = 0; row < SIDE; row++, to += DEEP)
-            _mm512_storeu_si512(to, row < rows ? _mm512_loadu_si512(x + row * K + k) : _mm512_setzero_si512());
-}
-
-// The weights of a tile as bfloat16, laid out as those are.
-typedef void Widen(const uint8_t *w, long tile, long K, uint16_t *to);
-
-// Two numbers below 256 of each lane, less some, as pairs of bfloat16.
-INLINE MATRICES __m512i pairs_of(__m512i first, __m512i second, __m512 less) {
-    __m512i low = _mm512_castps_si512(_mm512_sub_ps(_mm512_cvtepi32_ps(first), less));
-    __m512i high = _mm512_castps_si512(_mm512_sub_ps(_mm512_cvtepi32_ps(second), less));
-    return _mm512_or_si512(_mm512_srli_epi32(low, 16), high);
-}
-
-INLINE MATRICES __m512i byte_of(__m512i lanes, int which) {
-    return _mm512_and_si512(_mm512_srli_epi32(lanes, 8 * which), _mm512_set1_epi32(0xff));
-}
-
-// Without the scales of the outputs, so that it is exact.
-MATRICES static void widen_int8(const uint8_t *w, long tile, long K, uint16_t *to) {
-    w += tile * TILE * K;
-    for (long k = 0; k < K; k += 4, w += 4 * TILE, to += 4 * TILE)
-        for (int half = 0; half < 2; half++) {
-            prefetch(w + 64 * half);
-            __m512i four = _mm512_loadu_si512(w + 64 * half);
-            for (int pair = 0; pair < 2; pair++)
-                _mm512_storeu_si512(to + 2 * TILE * pair + 32 * half,
-                                    pairs_of(byte_of(four, 2 * pair), byte_of(four, 2 * pair + 1), _mm512_set1_ps(128.0f)));
-        }
-}
-
-// Rounded to bfloat16: nothing here is NaN unless a scale is.
-INLINE MATRICES __m512i nearest(__m512 x) {
-    __m512i bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    return _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-}
-
-MATRICES static void widen_int4(const uint8_t *w, long tile, long K, uint16_t *to) {
-    const __m512i upper = _mm512_set1_epi32((int)0xffff0000), low_half = _mm512_set1_epi8(0x0f);
-    w += tile * (K / GROUP) * GROUP_BYTES;
-    for (long g = 0; g < K / GROUP; g++, w += GROUP_BYTES) {
-        const uint16_t *scales = (const uint16_t *)(w + 8 * 64), *zeros = scales + TILE;
-        for (int half = 0; half < 2; half++) {
-            __m512 scale = widened(scales + 16 * half), zero = widened(zeros + 16 * half);
-            zero = _mm512_fnmadd_ps(_mm512_set1_ps(8.0f), scale, zero);
-            for (int i = 0; i < 8; i++) {
-                __m512i four = _mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(w + 64 * i), 4 * half), low_half);
-                for (int pair = 0; pair < 2; pair++) {
-                    __m512 first = _mm512_fmadd_ps(_mm512_cvtepi32_ps(byte_of(four, 2 * pair)), scale, zero);
-                    __m512 second = _mm512_fmadd_ps(_mm512_cvtepi32_ps(byte_of(four, 2 * pair + 1)), scale, zero);
-                    __m512i both = _mm512_or_si512(_mm512_srli_epi32(nearest(first), 16), _mm512_and_si512(nearest(second), upper));
-                    _mm512_storeu_si512(to + 4 * TILE * i + 2 * TILE * pair + 32 * half, both);
-                }
-            }
-        }
-        to += GROUP * TILE;
-    }
-}
-
-// widen: NULL for weights in bfloat16. scales: of the outputs, or NULL.
-MATRICES static int linear_of_matrices(Widen *widen, const uint16_t *x, const void *w, const float *scales, uint16_t *y, long rows,
-                                       long N, long K) {
-    long blocks = (rows + SIDE - 1) / SIDE, failed = 0;
-    uint16_t *laid = aligned_alloc(64, (size_t)(blocks * SIDE * K) * sizeof(uint16_t));
-    if (!laid)
-        return -1;
-#pragma omp parallel if (N * K >= SMALL)
-    {
-        long threads = omp_get_num_threads();
-        uint16_t *wide = widen ? aligned_alloc(64, (size_t)(TILE * K) * sizeof(uint16_t)) : NULL;
-        if (widen && !wide) {
-#pragma omp atomic write
-            failed = -1;
-        }
-#pragma omp for schedule(static)
-        for (long b = 0; b < blocks; b++)
-            block_of_rows(x + b * SIDE * K, rows - b * SIDE, K, laid + b * SIDE * K);
-        if (!failed) {
-            Units before = units_taken();
-            float sums[MOST * SIDE * TILE] __attribute__((aligned(64)));
-            // Of many rows, as many at a time through all tiles as stay near.
-            long near = 3 * (NEAR / 2) / (long)sizeof(uint16_t) / K / SIDE;
-            near = near < 1 ? 1 : near < MOST ? near : MOST;
-            // Few rows are a matter of memory, which each thread reads best in one stream; many go to whoever is free.
-            long share = rows < MANY ? (N / TILE + threads - 1) / threads : 1;
-            for (long from = 0; from < blocks; from += near) {
-                long some = blocks - from < near ? blocks - from : near;
-#pragma omp for schedule(dynamic, share)
-                for (long tile = 0; tile < N / TILE; tile++) {
-                    const uint16_t *weights = widen ? wide : (const uint16_t *)w + tile * TILE * K;
-                    if (widen)
-                        widen(w, tile, K, wide);
-                    add_all(weights, laid + from * SIDE * K, K, some, sums);
-                    __m512 by[2] = {_mm512_set1_ps(1.0f), _mm512_set1_ps(1.0f)};
-                    if (scales)
-                        by[0] = _mm512_loadu_ps(scales + tile * TILE), by[1] = _mm512_loadu_ps(scales + tile * TILE + 16);
-                    for (long row = from * SIDE; row < (from + some) * SIDE && row < rows; row++) {
-                        const float *sum = sums + (row - from * SIDE) * TILE;
-                        __m512 left = _mm512_mul_ps(_mm512_load_ps(sum), by[0]);
-                        __m512 right = _mm512_mul_ps(_mm512_load_ps(sum + 16), by[1]);
-                        _mm512_storeu_si512(y + row * N + tile * TILE, (__m512i)_mm512_cvtne2ps_pbh(right, left));
-                    }
-                }
-            }
-            units_given_back(before);
-        }
-        free(wide);
-    }
-    free(laid);
-    return (int)failed;
-}
-
-#endif
-
 // x and y are bfloat16, sums float32.
 int linear_bf16(const uint16_t *x, const uint16_t *w, uint16_t *y, long rows, long N, long K) {
 #ifdef WITH_MATRICES
     if (matrices())
-        return linear_of_matrices(NULL, x, w, NULL, y, rows, N, K);
+        return linear_of_matrices(0, x, w, y, rows, N, K);
 #endif
     return linear_of_floats(x, w, y, rows, N, K);
 }
 
 // -- few rows and many ------------------------------------------------------------------
 
-// Matrix units take a prompt's rows, or a flow's, sooner as bfloat16 than others take them as bytes.
+// Matrix units take a prompt's rows, or a flow's, sooner than others do.
 static int many(long M, int format) { return M >= MANY && format == BF && matrices(); }
 
 int linear_int8(const void *x, const uint8_t *w, const float *scales, void *y, long M, long N, long K, int format) {
 #ifdef WITH_MATRICES
-    if (many(M, format))
-        return linear_of_matrices(widen_int8, x, w, scales, y, M, N, K);
+    if (many(M, format) && K % BYTES_DEEP == 0)
+        return linear_of_byte_matrices(x, w, scales, y, M, N, K, format);
 #endif
     return linear_of_int8(x, w, scales, y, M, N, K, format);
 }
@@ -742,7 +464,7 @@ int linear_int8(const void *x, const uint8_t *w, const float *scales, void *y, l
 int linear_int4(const void *x, const uint8_t *w, void *y, long M, long N, long K, int format) {
 #ifdef WITH_MATRICES
     if (many(M, format))
-        return linear_of_matrices(widen_int4, x, w, NULL, y, M, N, K);
+        return linear_of_matrices(1, x, w, y, M, N, K);
 #endif
     return linear_of_int4(x, w, y, M, N, K, format);
 }

@@ -16,7 +16,7 @@ from torch import Tensor
 from openjanus.errors import ConfigError
 from openjanus.models.quantization import GROUP
 
-_VERSION = 4  # as decode.c says
+_VERSION = 5  # as decode.c says
 TILE = 32  # outputs that lie together
 LANES = 16  # numbers that are worked on at a time
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
@@ -135,7 +135,7 @@ def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
 def linear_int8(x: Tensor, tiles: Tensor, scale: Tensor) -> Tensor:
     """[M, N] of x [M, K], float32 or bfloat16, each 32 inputs of which are rounded to bytes of a scale of their own.
 
-    scale: float32 [N].
+    Many rows in bfloat16 run on matrix units, if there are any: 512 inputs then share a scale (matrices.h). scale: float32 [N].
     """
     _expect(x, *FORMATS)
     _expect(tiles, torch.uint8)

@@ -1,0 +1,92 @@
+// What all kernels share: sizes of tiles, processors, numbers as they are read, rounded and written.
+
+#pragma once
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define TILE 32
+#define GROUP 32
+#define GROUP_BYTES (8 * 64 + 4 * TILE)
+#define SMALL (1 << 17) // weights below which threads cost more than they bring
+// Bytes to ask memory for before they are wanted: left to itself, it does not keep up with two rows. Asked for twice, since the
+// nearest cache alone cannot wait for as much at a time as memory can be fetching.
+#define AHEAD 16384     // into the second cache
+#define NEXT 4096       // into the first
+
+#define FLOATS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
+#define BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")))
+#if defined(__linux__) && defined(__x86_64__) && (__GNUC__ >= 11 || __clang_major__ >= 12)
+#define WITH_MATRICES // the compiler knows processors' matrix units (AMX), and the system how to ask for them
+#define MATRICES                                                                                                                   \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,fma,amx-tile,amx-bf16,amx-int8")))
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+// Numbers of x and y: 0 is float32, 1 is bfloat16.
+enum { F32, BF };
+
+INLINE void prefetch(const void *weights) {
+    _mm_prefetch((const char *)weights + AHEAD, _MM_HINT_T1);
+    _mm_prefetch((const char *)weights + NEXT, _MM_HINT_T0);
+}
+
+INLINE FLOATS __m512 widened(const uint16_t *from) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16));
+}
+
+INLINE FLOATS __m512 loaded(const void *x, long at, int format) {
+    return format == BF ? widened((const uint16_t *)x + at) : _mm512_loadu_ps((const float *)x + at);
+}
+
+// To the nearest bfloat16, ties to even.
+INLINE FLOATS __m256i narrowed(__m512 x) {
+    __m512i bits = _mm512_castps_si512(x);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(rounded, 16), nan, _mm512_set1_epi32(0x7fc0)));
+}
+
+INLINE FLOATS __m512 rounded_bf16(__m512 x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrowed(x)), 16));
+}
+
+INLINE FLOATS void stored(void *y, long at, __m512 value, int format) {
+    if (format == BF)
+        _mm256_storeu_si256((__m256i *)((uint16_t *)y + at), narrowed(value));
+    else
+        _mm512_storeu_ps((float *)y + at, value);
+}
+
+INLINE BYTES __m512i rounded(__m512 x) { return _mm512_cvtps_epi32(x); } // ties to even, the mode of the thread
+
+// A row as bytes, `each` inputs of one scale; behind 64 bytes the next ones lie `apart` on.
+BYTES static void group_row(const void *x, long row, long K, int format, long each, int8_t *bytes, long apart, float *scale,
+                            int32_t *sum) {
+    for (long from = 0; from < K; from += each, scale++, sum++) {
+        long upto = from + each < K ? from + each : K;
+        __m512 most = _mm512_setzero_ps();
+        __mmask16 broken = 0;
+        for (long k = from; k < upto; k += 16) {
+            __m512 some = loaded(x, row * K + k, format);
+            most = _mm512_max_ps(most, _mm512_abs_ps(some));
+            broken |= _mm512_cmp_ps_mask(some, some, _CMP_UNORD_Q);
+        }
+        float largest = _mm512_reduce_max_ps(most);
+        // What is no number, or has no bound, has no bytes: such a group is NaN as a whole.
+        broken |= largest == INFINITY;
+        float by = (largest > 1e-30f ? largest : 1e-30f) / 127.0f;
+        __m512i total = _mm512_setzero_si512();
+        for (long k = from; k < upto; k += 16) {
+            __m512 some = _mm512_div_ps(loaded(x, row * K + k, format), _mm512_set1_ps(by));
+            __m512i numbers = broken ? _mm512_setzero_si512() : rounded(some);
+            _mm_storeu_si128((__m128i *)(bytes + k / 64 * apart + k % 64), _mm512_cvtepi32_epi8(numbers));
+            total = _mm512_add_epi32(total, numbers);
+        }
+        *scale = broken ? NAN : by;
+        *sum = _mm512_reduce_add_epi32(total);
+    }
+}
