@@ -20,7 +20,7 @@ from openjanus.engine.tiled import FusedNorm, Tiled, TiledBFloat16, TiledInt4, T
 from openjanus.engine.wide import Wide
 from openjanus.errors import ConfigError
 from openjanus.janus import load
-from openjanus.kernels.decode import palette, supported, swiglu
+from openjanus.kernels.decode import attend_many, palette, supported, swiglu
 from openjanus.models.adaptors import ImageHead
 from openjanus.models.attention import Packed as Rows
 from openjanus.models.attention import entry_mask, rotary
@@ -328,9 +328,10 @@ def test_norms_stay_exact_in_float32():
     assert replacement("generation.decoder_norm", RMSNorm(96), "int8") is None
 
 
+@pytest.mark.parametrize("new", [1, 2, 49])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("heads", "shared", "width"), [(4, 4, 128), (6, 2, 64), (4, 1, 96)])
-def test_attention_in_one_go_gives_what_its_steps_give(heads: int, shared: int, width: int, dtype: torch.dtype):
+def test_attention_in_one_go_gives_what_its_steps_give(heads: int, shared: int, width: int, dtype: torch.dtype, new: int):
     config = LanguageConfig(
         vocab_size=32,
         hidden_size=64,
@@ -345,26 +346,48 @@ def test_attention_in_one_go_gives_what_its_steps_give(heads: int, shared: int, 
     ours = fused_attention(attention)
     if ours is None:
         pytest.skip("our kernels do not run on this processor, or were not compiled")
-    entries = torch.tensor([[0], [37], [70]])
-    x = torch.randn(3, config.hidden_size, dtype=dtype)
+    if new > 1 and (dtype == torch.float32 or "matrices" not in supported()):
+        pytest.skip("torch attends to many positions, unless there are matrix units for bfloat16")
+    entries = torch.tensor([[0], [37], [70]]) + torch.arange(new)
+    x = torch.randn(3 * new, config.hidden_size, dtype=dtype)
     results, caches = [], []
     for attend in (None, ours):
         cache = KeyValueCache(config, 4, 120, torch.device("cpu"), dtype)
         cache.keys.copy_(torch.randn(cache.keys.shape, generator=torch.Generator().manual_seed(1)))
         cache.values.copy_(torch.randn(cache.values.shape, generator=torch.Generator().manual_seed(2)))
-        attention.attend_one = attend
+        # What lies behind a row's own entries is another's, and may be anything.
+        for lane, last in enumerate(entries[:, -1].tolist()):
+            cache.values[:, 1 + lane, :, last + 1 :] = torch.nan if attend is not None and new > 1 else 0
+        attention.attend_new = attend
         place = Place(
             Turn(*rotary(entries + 3, width, 10000.0, dtype)),
             entry_mask(entries, 128, dtype),
             Span(slice(1, 4), entries + 3, entries, 128),
         )
-        results.append(attention(x, Positions([place], Rows(((3, 1),)), cache)))
+        results.append(attention(x, Positions([place], Rows(((3, new),)), cache)))
         caches.append(cache)
     error = 1e-5 if dtype == torch.float32 else 0.02
     torch.testing.assert_close(results[1], results[0], rtol=error, atol=error)
     torch.testing.assert_close(caches[1].keys, caches[0].keys, rtol=1e-6 if dtype == torch.float32 else 0, atol=1e-6)
-    assert torch.equal(caches[1].values, caches[0].values)
+    written = caches[0].values[0, 1:4].transpose(1, 2)[torch.arange(3)[:, None], entries]
+    assert torch.equal(caches[1].values[0, 1:4].transpose(1, 2)[torch.arange(3)[:, None], entries], written)
     assert torch.equal(caches[1].values[0, 0], caches[0].values[0, 0]), "lanes beside them stay as they are"
+
+
+def test_a_position_comes_to_the_same_bits_however_many_others_are_read_with_it():
+    if "matrices" not in supported():
+        pytest.skip("this processor has no matrix units, or the compiler did not know them")
+    torch.manual_seed(0)
+    x, entries = torch.randn(2, 100, 12 * 64).bfloat16(), torch.stack((torch.arange(100), torch.arange(100) + 20))
+    turn = rotary(entries, 64, 10000.0, torch.bfloat16)
+    keys, values = torch.zeros(2, 2, 2, 128, 64, dtype=torch.bfloat16)
+    cosine, sine = (one[:, 0] for one in turn)
+    whole = attend_many(x, cosine, sine, entries, keys, values, 120)
+    for start, stop in ((0, 37), (37, 40), (40, 100)):
+        part = slice(start, stop)
+        upto = int(entries[:, stop - 1].max()) + 1
+        given = attend_many(x[:, part], cosine[:, part], sine[:, part], entries[:, part], keys, values, upto)
+        assert torch.equal(given, whole[:, part])
 
 
 def laid_out(quantize: Quantization, dtype: torch.dtype) -> Llama:

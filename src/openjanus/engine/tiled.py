@@ -13,6 +13,7 @@ from openjanus.kernels.decode import (
     LANES,
     BlockTable,
     LinearTable,
+    attend_many,
     attend_one,
     fits_tiles,
     linear_bf16,
@@ -27,7 +28,7 @@ from openjanus.kernels.decode import (
     tiles_of_int8,
 )
 from openjanus.models.layers import RMSNorm
-from openjanus.models.llama import MLP, AttendOne, Attention, Llama, gated
+from openjanus.models.llama import MLP, AttendNew, Attention, Llama, gated
 from openjanus.models.quantization import Quantization, to_int4, to_int8
 
 
@@ -114,10 +115,20 @@ def _gate(x: Tensor) -> Tensor:
     return swiglu(x) if x.dtype in FORMATS else gated(x)
 
 
-def fused_attention(attention: Attention) -> AttendOne | None:
-    """What an attention does for one position a row, in one go; None as `fused_norm`."""
+def fused_attention(attention: Attention) -> AttendNew | None:
+    """What an attention does for new positions, in one go; None as `fused_norm`."""
     fits = attention.head_dim % 32 == 0 and attention.head_dim <= 256
-    return attend_one if _fused(attention.q_proj.weight) and fits else None
+    return _attend_new if _fused(attention.q_proj.weight) and fits else None
+
+
+def _attend_new(
+    projected: Tensor, cosine: Tensor, sine: Tensor, entries: Tensor, keys: Tensor, values: Tensor, upto: int
+) -> Tensor | None:
+    if projected.shape[1] == 1 and projected.dtype in FORMATS:
+        return attend_one(projected[:, 0], cosine[:, 0], sine[:, 0], entries[:, 0], keys, values, upto)[:, None]
+    if projected.dtype == torch.bfloat16 and "matrices" in supported():
+        return attend_many(projected, cosine, sine, entries, keys, values, upto)
+    return None
 
 
 _KINDS: dict[type, str] = {TiledBFloat16: "bf16", TiledInt8: "int8", TiledInt4: "int4"}
@@ -171,7 +182,7 @@ def fused_blocks(language: Llama) -> FusedBlocks | None:
     norms = [one for block in blocks for one in (block.input_layernorm, block.post_attention_layernorm)]
     kinds = {type(part) for part in parts}
     alike = len(kinds) == 1 and kinds <= _KINDS.keys() and all(part.bias is None for part in parts)
-    fused = all(block.self_attn.attend_one is attend_one and block.mlp.gated is _gate for block in blocks)
+    fused = all(block.self_attn.attend_new is _attend_new and block.mlp.gated is _gate for block in blocks)
     if not (alike and fused and all(isinstance(norm, FusedNorm) for norm in norms)):
         return None
     return FusedBlocks(language, _KINDS[kinds.pop()])

@@ -46,6 +46,8 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.linear_int4.argtypes = [pointer] * 3 + [size] * 3 + [format]
     library.rms_norm.argtypes = [pointer] * 3 + [size] * 2 + [number, format]
     library.attend_one.argtypes = [pointer] * 7 + [size] * 6 + [format]
+    if library.matrices():
+        library.attend_many.argtypes = [pointer] * 7 + [size] * 7
     library.swiglu.argtypes = [pointer] * 2 + [size] * 2 + [format]
     library.in_large_pages.argtypes = [pointer, size]
     library.run_blocks.argtypes = [pointer, size, format, *[pointer] * 6, *[size] * 8, number, format]
@@ -198,6 +200,26 @@ def attend_one(
     y = projected.new_empty(rows, heads * width)
     pointers = (x.data_ptr() for x in (*given, keys, values, y))
     _loaded().attend_one(*pointers, rows, heads, shared, width, length, upto, FORMATS[projected.dtype])
+    return y
+
+
+def attend_many(
+    projected: Tensor, cosine: Tensor, sine: Tensor, entries: Tensor, keys: Tensor, values: Tensor, upto: int
+) -> Tensor:
+    """Attention [R, T, H * Dh] of T new positions of each of R rows, in bfloat16; where `supported` names matrices.
+
+    As `attend_one`, of projections [R, T, (H + 2 Hkv) * Dh], cosines and sines [R, T, Dh], entries int64 [R, T].
+    """
+    rows, shared, length, width = keys.shape
+    new, heads = projected.shape[1], projected.shape[2] // width - 2 * shared
+    assert keys.is_contiguous() and values.is_contiguous(), "lanes lie side by side"
+    for one in (projected, cosine, sine, keys, values):
+        _expect(one, torch.bfloat16)
+    given = [x.contiguous() for x in (projected, cosine, sine, entries)]
+    y = projected.new_empty(rows, new, heads * width)
+    pointers = (x.data_ptr() for x in (*given, keys, values, y))
+    if _loaded().attend_many(*pointers, rows, new, heads, shared, width, length, upto):
+        raise torch.OutOfMemoryError(f"not enough memory for attention of {new} positions over {upto}")
     return y
 
 

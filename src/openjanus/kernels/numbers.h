@@ -90,3 +90,26 @@ BYTES static void group_row(const void *x, long row, long K, int format, long ea
         *sum = _mm512_reduce_add_epi32(total);
     }
 }
+
+// e^x: 2^n times a polynomial of what is left, to about 1e-7 of it. The order of arguments keeps NaN as it is.
+INLINE BYTES __m512 exponential(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-104.0f), _mm512_min_ps(_mm512_set1_ps(104.0f), x));
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 left = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    left = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), left);
+    const float powers[] = {1.9875691e-4f, 1.3981999e-3f, 8.3334519e-3f, 4.1665795e-2f, 1.6666665e-1f, 0.5f, 1.0f, 1.0f};
+    __m512 sum = _mm512_set1_ps(powers[0]);
+    for (int i = 1; i < 8; i++)
+        sum = _mm512_fmadd_ps(sum, left, _mm512_set1_ps(powers[i]));
+    return _mm512_scalef_ps(sum, n);
+}
+
+// Sixteen numbers of a head turned to their position: of its left half by their partners on the right, and the other way round.
+INLINE BYTES __m512 turned(const void *head, const void *cosine, const void *sine, long at, long Dh, int format) {
+    long partner = at < Dh / 2 ? at + Dh / 2 : at - Dh / 2;
+    __m512 own = _mm512_mul_ps(loaded(head, at, format), loaded(cosine, at, format));
+    __m512 other = _mm512_mul_ps(loaded(head, partner, format), loaded(sine, at, format));
+    if (format == BF)
+        return rounded_bf16(_mm512_add_ps(rounded_bf16(own), rounded_bf16(other)));
+    return _mm512_add_ps(own, other);
+}

@@ -65,10 +65,10 @@ class Positions:
 
 # Makes, of a linear layer that is for running alone, what runs in its place.
 Make = Callable[[nn.Linear], nn.Module]
-# Does what an Attention does between its projections, for one new position of each row: [R, H * Dh] of queries, keys and values
-# side by side [R, (H + 2 Hkv) * Dh], cosines and sines [R, Dh], entries int64 [R], keys and values of the rows' lanes
-# [R, Hkv, S, Dh], and how many entries there are to look at. Not in float16.
-AttendOne = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], Tensor]
+# Does what an Attention does between its projections, for new positions of each row: [R, T, H * Dh] of queries, keys and values
+# side by side [R, T, (H + 2 Hkv) * Dh], cosines and sines [R, T, Dh], entries int64 [R, T], keys and values of the rows' lanes
+# [R, Hkv, S, Dh], and how many entries there are to look at. None, and nothing done, where it does not take such rows.
+AttendNew = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], Tensor | None]
 # Does what all blocks do for one new position of each row: [R, D] of x [R, D], cosines and sines [R, Dh], entries int64 [R], keys
 # and values of the rows' lanes in all layers [layers, R, Hkv, S, Dh], and how many entries there are to look at. Not in float16.
 RunOne = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], Tensor]
@@ -100,11 +100,11 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.kv_heads * config.head_size, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_size, config.hidden_size, bias=False)
         self.qkv_proj: nn.Module | None = None
-        self.attend_one: AttendOne | None = None
+        self.attend_new: AttendNew | None = None
 
-    def join(self, make: Make, attend_one: AttendOne | None = None) -> None:
+    def join(self, make: Make, attend_new: AttendNew | None = None) -> None:
         """Hold all weights as `make` makes them, those of queries, keys and values as one: for running alone."""
-        self.attend_one = attend_one
+        self.attend_new = attend_new
         self.qkv_proj = make(joined([self.q_proj, self.k_proj, self.v_proj]))
         self.o_proj = make(self.o_proj)  # type: ignore[assignment]
         del self.q_proj, self.k_proj, self.v_proj
@@ -139,19 +139,19 @@ class Attention(nn.Module):
 
     def _attend(self, projected: Tensor, place: Place, cache: KeyValueCache | None) -> Tensor:
         """[R, T, H * Dh] of projections [R, T, (H + 2 Hkv) * Dh]."""
-        if self.attend_one is not None and cache is not None and projected.shape[1] == 1 and projected.dtype != torch.float16:
-            return self._attend_one(projected[:, 0], place, cache)[:, None]
+        if self.attend_new is not None and cache is not None and (done := self._attend_new(projected, place, cache)) is not None:
+            return done
         query, key, value = self._turned(projected, place.turn)
         if cache is not None:
             assert place.span is not None, "what goes into a cache has a place there"
             key, value = cache.write(self.layer, place.span.lanes, place.span.entries, key, value, place.span.upto)
         return attend(query, key, value, place.mask, causal=place.mask is None).transpose(1, 2).flatten(2)
 
-    def _attend_one(self, projected: Tensor, place: Place, cache: KeyValueCache) -> Tensor:
-        assert place.span is not None and place.turn is not None and self.attend_one is not None
-        cosine, sine = place.turn.cosine[:, 0, 0], place.turn.sine[:, 0, 0]
+    def _attend_new(self, projected: Tensor, place: Place, cache: KeyValueCache) -> Tensor | None:
+        assert place.span is not None and place.turn is not None and self.attend_new is not None
+        cosine, sine = place.turn.cosine[:, 0], place.turn.sine[:, 0]
         held = cache.lanes_of(self.layer, place.span.lanes)
-        return self.attend_one(projected, cosine, sine, place.span.entries[:, 0], *held, place.span.upto)
+        return self.attend_new(projected, cosine, sine, place.span.entries, *held, place.span.upto)
 
 
 class MLP(nn.Module):

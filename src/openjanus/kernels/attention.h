@@ -1,0 +1,227 @@
+// Attention of many new positions a row on processors' matrix units, in bfloat16.
+//
+// A thread takes the heads that share a row's keys and values, and 32 of their queries at a time: all their scores, then the softmax,
+// then the mean of the values. Keys and values are laid out before as the right sides of products, so that each matrix of them is one
+// piece of memory: of keys, 16 of them and 32 numbers of a head; of values, 32 of them and 16 numbers.
+
+#pragma once
+
+#include <stdlib.h>
+
+#include "matrices.h"
+#include "numbers.h"
+
+#define QUERIES (2 * SIDE)
+
+// The new positions of one row, and where its keys and values lie.
+typedef struct {
+    const uint16_t *qkv, *cosine, *sine; // [T, (H + 2 Hkv) * Dh], [T, Dh]
+    const int64_t *entries;              // [T]
+    uint16_t *keys, *values;             // [Hkv, length, Dh]
+    uint16_t *y;                         // [T, H * Dh]
+} NewRow;
+
+typedef struct {
+    long R, T, H, Hkv, Dh, length, upto;
+} AttentionSizes;
+
+// What a thread works in.
+typedef struct {
+    uint16_t *keys, *values; // [upto, Dh] as matrices
+    uint16_t *queries;       // [QUERIES, Dh], turned
+    float *scores;           // [QUERIES, apart]
+    uint16_t *weights;       // [QUERIES, apart]
+    long apart;
+} Desk;
+
+static long up_to_whole(long count) { return (count + TILE - 1) / TILE * TILE; }
+
+// Memory in one piece that begins at .keys, which is NULL if there is none.
+static Desk desk(AttentionSizes n) {
+    // So far that rows do not fall onto each other in a cache.
+    long whole = up_to_whole(n.upto), apart = whole + TILE;
+    size_t held = (size_t)(whole * n.Dh), queries = (size_t)(QUERIES * n.Dh), scores = (size_t)(QUERIES * apart);
+    Desk made = {.keys = aligned_alloc(64, (2 * held + queries + scores) * sizeof(uint16_t) + scores * sizeof(float)), .apart = apart};
+    made.values = made.keys + held;
+    made.queries = made.values + held;
+    made.weights = made.queries + queries;
+    made.scores = (float *)(made.weights + scores);
+    return made;
+}
+
+// Rows and columns of 16 x 16 exchanged: quarters, quarters of quarters, and so on.
+INLINE MATRICES void exchanged(__m512i rows[16]) {
+    const __m512i place = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (int step = 1; step < 16; step *= 2) {
+        __mmask16 right = _mm512_test_epi32_mask(place, _mm512_set1_epi32(step));
+        __m512i by = _mm512_set1_epi32(step), other = _mm512_add_epi32(place, _mm512_set1_epi32(16));
+        // Of two rows, `other` counts on into the second.
+        __m512i upper = _mm512_mask_sub_epi32(place, right, other, by), lower = _mm512_mask_mov_epi32(_mm512_add_epi32(place, by), right, other);
+        for (int i = 0; i < 16; i++)
+            if (!(i & step)) {
+                __m512i first = rows[i], second = rows[i + step];
+                rows[i] = _mm512_permutex2var_epi32(first, upper, second);
+                rows[i + step] = _mm512_permutex2var_epi32(first, lower, second);
+            }
+    }
+}
+
+// The first `count` keys and values of a head as matrices, zeros behind them up to a whole tile.
+MATRICES static void lay_out(const uint16_t *keys, const uint16_t *values, long count, long Dh, Desk to) {
+    static const uint16_t alternating[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                                             8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    const __m512i low = _mm512_loadu_si512(alternating), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    uint16_t *matrix = to.keys;
+    for (long first = 0; first < up_to_whole(count); first += SIDE)
+        for (long part = 0; part < Dh; part += DEEP, matrix += CELL) {
+            __m512i rows[16];
+            for (int i = 0; i < 16; i++)
+                rows[i] = first + i < count ? _mm512_loadu_si512(keys + (first + i) * Dh + part) : _mm512_setzero_si512();
+            exchanged(rows);
+            for (int i = 0; i < 16; i++)
+                _mm512_storeu_si512(matrix + 32 * i, rows[i]);
+        }
+    for (long first = 0; first < up_to_whole(count); first += 2)
+        for (long part = 0; part < Dh; part += 32) {
+            __m512i even = _mm512_setzero_si512(), odd = even;
+            if (first < count)
+                even = _mm512_loadu_si512(values + first * Dh + part);
+            if (first + 1 < count)
+                odd = _mm512_loadu_si512(values + (first + 1) * Dh + part);
+            matrix = to.values + first / DEEP * DEEP * Dh + part / SIDE * CELL + first % DEEP / 2 * 32;
+            _mm512_storeu_si512(matrix, _mm512_permutex2var_epi16(even, low, odd));
+            _mm512_storeu_si512(matrix + CELL, _mm512_permutex2var_epi16(even, high, odd));
+        }
+}
+
+// Of 32 rows a and b laid out as matrices, y [32, 32] = a b: `deep` numbers, of a `apart` from row to row, of b `step` from matrix to
+// matrix and `beside` to those of the other 16 columns.
+INLINE MATRICES void product(const uint16_t *a, long apart, const uint16_t *b, long step, long beside, long deep, float *y, long along) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (long k = 0; k < deep; k += DEEP, b += step) {
+        _tile_loadd(4, a + k, apart * 2);
+        _tile_loadd(5, a + SIDE * apart + k, apart * 2);
+        _tile_loadd(6, b, 64);
+        _tile_loadd(7, b + beside, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, y, along * 4);
+    _tile_stored(1, y + SIDE, along * 4);
+    _tile_stored(2, y + SIDE * along, along * 4);
+    _tile_stored(3, y + SIDE * along + SIDE, along * 4);
+}
+
+// Scores of a query's first `count` keys as weights, not yet divided by their sum, which is returned; zeros behind them, up to `whole`.
+INLINE MATRICES float weighed(const float *scores, long count, long whole, float scale, uint16_t *weights) {
+    __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
+    for (long i = 0; i < count; i += 16)
+        most = _mm512_mask_max_ps(most, count - i < 16 ? (__mmask16)((1 << (count - i)) - 1) : 0xffff, most, _mm512_loadu_ps(scores + i));
+    __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most)), by = _mm512_set1_ps(scale);
+    for (long i = 0; i < whole; i += 16) {
+        __mmask16 there = i >= count ? 0 : count - i < 16 ? (__mmask16)((1 << (count - i)) - 1) : 0xffff;
+        __m512 some = exponential(_mm512_mul_ps(by, _mm512_sub_ps(_mm512_loadu_ps(scores + i), largest)));
+        some = _mm512_maskz_mov_ps(there, some);
+        total = _mm512_add_ps(total, some);
+        _mm256_storeu_si256((__m256i *)(weights + i), (__m256i)_mm512_cvtneps_pbh(some));
+    }
+    return _mm512_reduce_add_ps(total);
+}
+
+// A head's numbers at position t of a row, turned. Rows lie pages apart, which a processor does not foresee: so those SOON are asked for.
+#define SOON 6
+INLINE MATRICES void turn_head(const uint16_t *head, long width, NewRow row, long t, long T, long Dh, uint16_t *to) {
+    for (long k = 0; k < Dh && t + SOON < T; k += 32)
+        _mm_prefetch((const char *)(head + (t + SOON) * width + k), _MM_HINT_T0);
+    for (long k = 0; k < Dh; k += 16)
+        stored(to, k, turned(head + t * width, row.cosine + t * Dh, row.sine + t * Dh, k, Dh, BF), BF);
+}
+
+// The outputs of one head for QUERIES positions from `from` on, or as many as there are.
+MATRICES static void attend_queries(NewRow row, long from, long head, AttentionSizes n, Desk at) {
+    long some = n.T - from < QUERIES ? n.T - from : QUERIES, width = (n.H + 2 * n.Hkv) * n.Dh, last = 0;
+    for (long i = 0; i < some; i++) {
+        turn_head(row.qkv + head * n.Dh, width, row, from + i, n.T, n.Dh, at.queries + i * n.Dh);
+        last = row.entries[from + i] > last ? row.entries[from + i] : last;
+    }
+    memset(at.queries + some * n.Dh, 0, (QUERIES - some) * n.Dh * sizeof(uint16_t));
+    long whole = up_to_whole(last + 1 < n.upto ? last + 1 : n.upto);
+    for (long key = 0; key < whole; key += TILE)
+        product(at.queries, n.Dh, at.keys + key * n.Dh, CELL, SIDE * n.Dh, n.Dh, at.scores + key, at.apart);
+    float sums[QUERIES], means[QUERIES * TILE] __attribute__((aligned(64)));
+    for (long i = 0; i < QUERIES; i++) {
+        long seen = i < some ? row.entries[from + i] + 1 : 1;
+        sums[i] = weighed(at.scores + i * at.apart, seen < n.upto ? seen : n.upto, whole, 1.0f / sqrtf((float)n.Dh), at.weights + i * at.apart);
+    }
+    for (long part = 0; part < n.Dh; part += TILE) {
+        product(at.weights, at.apart, at.values + part / SIDE * CELL, DEEP * n.Dh, CELL, whole, means, TILE);
+        for (long i = 0; i < some; i++) {
+            uint16_t *y = row.y + ((from + i) * n.H + head) * n.Dh + part;
+            __m512 share = _mm512_set1_ps(1.0f / sums[i]);
+            stored(y, 0, _mm512_mul_ps(share, _mm512_load_ps(means + i * TILE)), BF);
+            stored(y, 16, _mm512_mul_ps(share, _mm512_load_ps(means + i * TILE + 16)), BF);
+        }
+    }
+}
+
+static NewRow new_row(const uint16_t *qkv, const uint16_t *cosine, const uint16_t *sine, const int64_t *entries, uint16_t *keys,
+                      uint16_t *values, uint16_t *y, long row, AttentionSizes n) {
+    long first = row * n.T, lane = row * n.Hkv * n.length * n.Dh;
+    return (NewRow){qkv + first * (n.H + 2 * n.Hkv) * n.Dh, cosine + first * n.Dh, sine + first * n.Dh, entries + first, keys + lane,
+                    values + lane, y + first * n.H * n.Dh};
+}
+
+// y [R, T, H * Dh] for the queries, keys and values of T new positions of each of R rows, [R, T, (H + 2 Hkv) * Dh], which are turned by
+// cosine and sine [R, T, Dh] and kept at entries [R, T] of lanes [R, Hkv, length, Dh]; each looks at all entries up to its own, below
+// upto. Dh is a multiple of 32.
+MATRICES int attend_many(const uint16_t *qkv, const uint16_t *cosine, const uint16_t *sine, const int64_t *entries, uint16_t *keys,
+                         uint16_t *values, uint16_t *y, long R, long T, long H, long Hkv, long Dh, long length, long upto) {
+    AttentionSizes n = {R, T, H, Hkv, Dh, length, upto};
+    int failed = 0;
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (long task = 0; task < R * Hkv; task++) {
+            NewRow row = new_row(qkv, cosine, sine, entries, keys, values, y, task / Hkv, n);
+            long kv = task % Hkv;
+            const uint16_t *key = row.qkv + (H + kv) * Dh, *value = key + Hkv * Dh;
+            for (long t = 0; t < T; t++) {
+                long place = (kv * length + row.entries[t]) * Dh;
+                turn_head(key, (H + 2 * Hkv) * Dh, row, t, T, Dh, row.keys + place);
+                memcpy(row.values + place, value + t * (H + 2 * Hkv) * Dh, Dh * sizeof(uint16_t));
+            }
+        }
+        Desk at = desk(n);
+        if (!at.keys) {
+#pragma omp atomic write
+            failed = -1;
+        }
+#pragma omp barrier
+        if (!failed) {
+            Units before = units_taken();
+            // Where threads are many and heads few, several share one, each with a part of its queries.
+            long threads = omp_get_num_threads(), blocks = (T + QUERIES - 1) / QUERIES, parts = (4 * threads + R * Hkv - 1) / (R * Hkv);
+            parts = parts < 1 || threads == 1 ? 1 : parts < blocks ? parts : blocks;
+#pragma omp for schedule(dynamic, 1)
+            for (long task = 0; task < R * Hkv * parts; task++) {
+                long kv = task / parts % Hkv, last = 0;
+                NewRow row = new_row(qkv, cosine, sine, entries, keys, values, y, task / parts / Hkv, n);
+                for (long t = 0; t < T; t++)
+                    last = row.entries[t] > last ? row.entries[t] : last;
+                // What lies behind is none of this row's.
+                lay_out(row.keys + kv * length * Dh, row.values + kv * length * Dh, last + 1 < upto ? last + 1 : upto, Dh, at);
+                for (long block = task % parts; block < blocks; block += parts)
+                    for (long head = kv * (H / Hkv); head < (kv + 1) * (H / Hkv); head++)
+                        attend_queries(row, block * QUERIES, head, n, at);
+            }
+            units_given_back(before);
+        }
+        free(at.keys);
+    }
+    return failed;
+}
