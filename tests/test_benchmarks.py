@@ -43,6 +43,13 @@ def test_time_is_told_by_part(model: str):
     assert min(picture["step"].values()) > 0 and picture["prompt"]["language model"] > 0
 
 
+def test_kernels_are_measured_beside_those_of_torch():
+    found = run("kernels.py", "--rows", "64", "--outputs", "128", "--inputs", "128", "--rounds", "2")
+    assert found["attention"].keys() == {"torch", "ours"} and "torch, bfloat16" in found["linear"]
+    assert len(found["linear"]) == 1 + len({"bf16", "int8", "int4"} & set(found["kernels"]))
+    assert all(one["median_ms"] >= one["least_ms"] > 0 for kind in ("linear", "attention") for one in found[kind].values())
+
+
 def test_what_the_flow_sees_of_a_colour_is_far_from_the_ground():
     found = run("latents.py", str(ROOT / "recipes" / "parts" / "tiny_vae"))
     assert min(found["from_ground"].values()) > 2.5 and len(found["nearest"]) == 3 and found["read_back"] > 0.9
