@@ -2,7 +2,7 @@
 
     python benchmarks/kernels.py [--rows 1154] [--outputs 11264] [--inputs 2048] [--rounds 9] [--threads 1]
 
-Prints one JSON object: of a linear layer milliseconds (median and least) and 10^9 operations a second of the least, and the same of
+Prints one JSON object: of a linear layer milliseconds (median and least) and 10^9 operations a second of the least, and that of
 attention of so many new positions, 16 heads of 128.
 """
 
