@@ -1,11 +1,11 @@
 """What quantisation costs on a bundled model: errors of its logits, text perplexity, loss of its pictures, and its scores.
 
-    python benchmarks/quantization.py [--model janus-tiny] [--samples 256] [--scores]
+    python benchmarks/quantization.py [--model janus-tiny] [--samples 256] [--scores] [--given bfloat16]
 
-On scenes that nobody has trained on, all arithmetic in float32 but for the quantised layers'. Prints one JSON object with none,
-int8 and int4: `text_error` and `image_error` are the root mean square of what the logits (a flow: the velocity) differ by, as a
-share of their own deviation; `perplexity` is of the tokens of answers; `image_loss` is in nats a code (a flow: the velocity's
-squared error).
+On scenes that nobody has trained on, all arithmetic in float32 but for the quantised layers', which may be given bfloat16 (matrix
+units take many rows of that otherwise). Prints one JSON object with none, int8 and int4: `text_error` and `image_error` are the root
+mean square of what the logits (a flow: the velocity) differ by, as a share of their own deviation; `perplexity` is of the tokens of
+answers; `image_loss` is in nats a code (a flow: the velocity's squared error).
 """
 
 import argparse
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from openjanus.data.documents import Writer
 from openjanus.data.packing import batch, pack
 from openjanus.data.shapes_streams import PaintingSource, ReadingSource
+from openjanus.engine.linear import Int4, Int8
+from openjanus.engine.tiled import TiledInt4, TiledInt8
 from openjanus.evaluate.shapes import run_benchmark
 from openjanus.janus import Janus, load
 from openjanus.types import TrainingBatch
@@ -72,17 +74,28 @@ def error(given: list[Tensor], wanted: list[Tensor]) -> float:
     return math.sqrt(difference) / float(deviation)
 
 
+def narrow(model: nn.Module) -> None:
+    """Give quantised layers bfloat16."""
+    for module in model.modules():
+        if isinstance(module, TiledInt8 | TiledInt4 | Int8 | Int4):
+            module.register_forward_pre_hook(lambda module, inputs: (inputs[0].bfloat16(),))
+            module.register_forward_hook(lambda module, inputs, output: output.float())
+
+
 def main() -> None:
     """Measure each kind and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="janus-tiny")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--scores", action="store_true", help="also run the shapes benchmark")
+    parser.add_argument("--given", default="float32", choices=("float32", "bfloat16"), help="to the quantised layers")
     arguments = parser.parse_args()
     rows: dict[str, dict[str, float]] = {}
     wanted: dict[str, list[Tensor]] = {}
     for kind in KINDS:
         janus = load(arguments.model, device="cpu", dtype="float32", quantize=kind)
+        if arguments.given == "bfloat16":
+            narrow(janus.model)
         given, losses = outputs(janus, batches(janus, arguments.samples))
         wanted = wanted or given
         rows[kind] = {f"{head}_error": error(given[head], wanted[head]) for head in wanted}
@@ -92,7 +105,7 @@ def main() -> None:
             assert report.overall and report.questions
             rows[kind] |= {"painting": report.overall.mean, "questions": report.questions.mean}
     rounded = {kind: {name: round(value, 4) for name, value in row.items()} for kind, row in rows.items()}
-    print(json.dumps({"model": arguments.model, "samples": arguments.samples, **rounded}, indent=1))
+    print(json.dumps({"model": arguments.model, "samples": arguments.samples, "given": arguments.given, **rounded}, indent=1))
 
 
 if __name__ == "__main__":
