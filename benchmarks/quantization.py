@@ -3,9 +3,9 @@
     python benchmarks/quantization.py [--model janus-tiny] [--samples 256] [--scores] [--given bfloat16]
 
 On scenes that nobody has trained on, all arithmetic in float32 but for the quantised layers', which may be given bfloat16 (matrix
-units take many rows of that otherwise). Prints one JSON object with none, int8 and int4: `text_error` and `image_error` are the root
-mean square of what the logits (a flow: the velocity) differ by, as a share of their own deviation; `perplexity` is of the tokens of
-answers; `image_loss` is in nats a code (a flow: the velocity's squared error).
+units take many rows of that otherwise). Prints one JSON object with none, int8 and int4: `text_error` and `image_error` are the
+root mean square of what the logits (a flow: the velocity) differ by, as a share of their own deviation; `perplexity` is of
+answers' tokens; `image_loss` is in nats a code (a flow: the velocity's squared error).
 """
 
 import argparse
