@@ -1,8 +1,8 @@
 // Attention of many new positions a row on processors' matrix units, in bfloat16.
 //
-// A thread takes the heads that share a row's keys and values, and 32 of their queries at a time: all their scores, then the softmax,
-// then the mean of the values. Keys and values are laid out before as the right sides of products, so that each matrix of them is one
-// piece of memory: of keys, 16 of them and 32 numbers of a head; of values, 32 of them and 16 numbers.
+// A thread takes the heads that share a row's keys and values, and 32 of their queries at a time: all their scores, then the
+// softmax, then the mean of the values. Keys and values are laid out before as the right sides of products, so that each matrix
+// of them is one piece of memory: of keys, 16 of them and 32 numbers of a head; of values, 32 of them and 16 numbers.
 
 #pragma once
 
@@ -41,7 +41,8 @@ static Desk desk(AttentionSizes n) {
     // So far that rows do not fall onto each other in a cache.
     long whole = up_to_whole(n.upto), apart = whole + TILE;
     size_t held = (size_t)(whole * n.Dh), queries = (size_t)(QUERIES * n.Dh), scores = (size_t)(QUERIES * apart);
-    Desk made = {.keys = aligned_alloc(64, (2 * held + queries + scores) * sizeof(uint16_t) + scores * sizeof(float)), .apart = apart};
+    Desk made = {.keys = aligned_alloc(64, (2 * held + queries + scores) * sizeof(uint16_t) + scores * sizeof(float)),
+                 .apart = apart};
     made.values = made.keys + held;
     made.queries = made.values + held;
     made.weights = made.queries + queries;
@@ -56,7 +57,8 @@ INLINE MATRICES void exchanged(__m512i rows[16]) {
         __mmask16 right = _mm512_test_epi32_mask(place, _mm512_set1_epi32(step));
         __m512i by = _mm512_set1_epi32(step), other = _mm512_add_epi32(place, _mm512_set1_epi32(16));
         // Of two rows, `other` counts on into the second.
-        __m512i upper = _mm512_mask_sub_epi32(place, right, other, by), lower = _mm512_mask_mov_epi32(_mm512_add_epi32(place, by), right, other);
+        __m512i upper = _mm512_mask_sub_epi32(place, right, other, by),
+                lower = _mm512_mask_mov_epi32(_mm512_add_epi32(place, by), right, other);
         for (int i = 0; i < 16; i++)
             if (!(i & step)) {
                 __m512i first = rows[i], second = rows[i + step];
@@ -94,9 +96,10 @@ MATRICES static void lay_out(const uint16_t *keys, const uint16_t *values, long 
         }
 }
 
-// Of 32 rows a and b laid out as matrices, y [32, 32] = a b: `deep` numbers, of a `apart` from row to row, of b `step` from matrix to
-// matrix and `beside` to those of the other 16 columns.
-INLINE MATRICES void product(const uint16_t *a, long apart, const uint16_t *b, long step, long beside, long deep, float *y, long along) {
+// y [32, 32] = a b, of 32 rows a and b laid out as matrices: `deep` numbers, of a `apart` from row to row, of b `step` from
+// matrix to matrix and `beside` to those of the other 16 columns; rows of y lie `along` apart.
+INLINE MATRICES void product(const uint16_t *a, long apart, const uint16_t *b, long step, long beside, long deep, float *y,
+                             long along) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -117,11 +120,13 @@ INLINE MATRICES void product(const uint16_t *a, long apart, const uint16_t *b, l
     _tile_stored(3, y + SIDE * along + SIDE, along * 4);
 }
 
-// Scores of a query's first `count` keys as weights, not yet divided by their sum, which is returned; zeros behind them, up to `whole`.
+// Scores of a query's first `count` keys as weights, not yet divided by their sum, which is returned; zeros behind them, up to
+// `whole`.
 INLINE MATRICES float weighed(const float *scores, long count, long whole, float scale, uint16_t *weights) {
     __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
     for (long i = 0; i < count; i += 16)
-        most = _mm512_mask_max_ps(most, count - i < 16 ? (__mmask16)((1 << (count - i)) - 1) : 0xffff, most, _mm512_loadu_ps(scores + i));
+        most = _mm512_mask_max_ps(most, count - i < 16 ? (__mmask16)((1 << (count - i)) - 1) : 0xffff, most,
+                                  _mm512_loadu_ps(scores + i));
     __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most)), by = _mm512_set1_ps(scale);
     for (long i = 0; i < whole; i += 16) {
         __mmask16 there = i >= count ? 0 : count - i < 16 ? (__mmask16)((1 << (count - i)) - 1) : 0xffff;
@@ -133,7 +138,8 @@ INLINE MATRICES float weighed(const float *scores, long count, long whole, float
     return _mm512_reduce_add_ps(total);
 }
 
-// A head's numbers at position t of a row, turned. Rows lie pages apart, which a processor does not foresee: so those SOON are asked for.
+// A head's numbers at position t of a row, turned. Rows lie pages apart, which a processor does not foresee: those that come SOON
+// are asked for.
 #define SOON 6
 INLINE MATRICES void turn_head(const uint16_t *head, long width, NewRow row, long t, long T, long Dh, uint16_t *to) {
     for (long k = 0; k < Dh && t + SOON < T; k += 32)
@@ -156,7 +162,8 @@ MATRICES static void attend_queries(NewRow row, long from, long head, AttentionS
     float sums[QUERIES], means[QUERIES * TILE] __attribute__((aligned(64)));
     for (long i = 0; i < QUERIES; i++) {
         long seen = i < some ? row.entries[from + i] + 1 : 1;
-        sums[i] = weighed(at.scores + i * at.apart, seen < n.upto ? seen : n.upto, whole, 1.0f / sqrtf((float)n.Dh), at.weights + i * at.apart);
+        sums[i] = weighed(at.scores + i * at.apart, seen < n.upto ? seen : n.upto, whole, 1.0f / sqrtf((float)n.Dh),
+                          at.weights + i * at.apart);
     }
     for (long part = 0; part < n.Dh; part += TILE) {
         product(at.weights, at.apart, at.values + part / SIDE * CELL, DEEP * n.Dh, CELL, whole, means, TILE);
@@ -172,13 +179,18 @@ MATRICES static void attend_queries(NewRow row, long from, long head, AttentionS
 static NewRow new_row(const uint16_t *qkv, const uint16_t *cosine, const uint16_t *sine, const int64_t *entries, uint16_t *keys,
                       uint16_t *values, uint16_t *y, long row, AttentionSizes n) {
     long first = row * n.T, lane = row * n.Hkv * n.length * n.Dh;
-    return (NewRow){qkv + first * (n.H + 2 * n.Hkv) * n.Dh, cosine + first * n.Dh, sine + first * n.Dh, entries + first, keys + lane,
-                    values + lane, y + first * n.H * n.Dh};
+    return (NewRow){qkv + first * (n.H + 2 * n.Hkv) * n.Dh,
+                    cosine + first * n.Dh,
+                    sine + first * n.Dh,
+                    entries + first,
+                    keys + lane,
+                    values + lane,
+                    y + first * n.H * n.Dh};
 }
 
-// y [R, T, H * Dh] for the queries, keys and values of T new positions of each of R rows, [R, T, (H + 2 Hkv) * Dh], which are turned by
-// cosine and sine [R, T, Dh] and kept at entries [R, T] of lanes [R, Hkv, length, Dh]; each looks at all entries up to its own, below
-// upto. Dh is a multiple of 32.
+// y [R, T, H * Dh] for the queries, keys and values of T new positions of each of R rows, [R, T, (H + 2 Hkv) * Dh], which are
+// turned by cosine and sine [R, T, Dh] and kept at entries [R, T] of lanes [R, Hkv, length, Dh]; each looks at all entries up to
+// its own, below upto. Dh is a multiple of 32.
 MATRICES int attend_many(const uint16_t *qkv, const uint16_t *cosine, const uint16_t *sine, const int64_t *entries, uint16_t *keys,
                          uint16_t *values, uint16_t *y, long R, long T, long H, long Hkv, long Dh, long length, long upto) {
     AttentionSizes n = {R, T, H, Hkv, Dh, length, upto};
@@ -205,7 +217,8 @@ MATRICES int attend_many(const uint16_t *qkv, const uint16_t *cosine, const uint
         if (!failed) {
             Units before = units_taken();
             // Where threads are many and heads few, several share one, each with a part of its queries.
-            long threads = omp_get_num_threads(), blocks = (T + QUERIES - 1) / QUERIES, parts = (4 * threads + R * Hkv - 1) / (R * Hkv);
+            long threads = omp_get_num_threads(), blocks = (T + QUERIES - 1) / QUERIES,
+                 parts = (4 * threads + R * Hkv - 1) / (R * Hkv);
             parts = parts < 1 || threads == 1 ? 1 : parts < blocks ? parts : blocks;
 #pragma omp for schedule(dynamic, 1)
             for (long task = 0; task < R * Hkv * parts; task++) {

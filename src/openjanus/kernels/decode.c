@@ -9,8 +9,8 @@
 //                       then 32 scales and 32 zeros, bfloat16
 //
 // A row's result depends on no other row: every row adds up the same numbers in the same order, however many run together. One
-// thing depends on how many: where there are matrix units, int4 takes MANY rows and more as bfloat16, and fewer as bytes; int8 takes
-// them as bytes, of which then more share a scale.
+// thing depends on how many: where there are matrix units, int4 takes MANY rows and more as bfloat16, and fewer as bytes; int8
+// takes them as bytes, of which then more share a scale.
 // All pointers are to contiguous memory; K is a multiple of 32, N of 32. Functions that return a number return 0, or -1 for
 // want of memory.
 
@@ -127,7 +127,7 @@ static int linear_of_bytes(Rows *through, const void *x, const uint8_t *w, const
     {
 #pragma omp for schedule(static)
         for (long m = 0; m < M; m++)
-            group_row(x, m, K, format, GROUP, rows.bytes + m * K, 64, rows.scale + m * (K / GROUP), rows.sum + m * (K / GROUP));
+            group_row(x, m, K, format, GROUP, rows.bytes + m * K, 64, rows.scale + m * K / GROUP, rows.sum + m * K / GROUP);
 #pragma omp for schedule(static)
         for (long tile = 0; tile < N / TILE; tile++)
             through(w, scales, rows, tile, M, N, K, y, format);

@@ -1,7 +1,7 @@
 // Linear layers on processors' matrix units (AMX): bfloat16 for any number of rows, int8 and int4 for many.
 //
-// A thread takes a tile of 32 outputs and two blocks of 16 rows at a time: four matrices of sums, which two matrices of weights and
-// two of rows are multiplied into. Rows are laid out before, so that each matrix is one piece of memory.
+// A thread takes a tile of 32 outputs and two blocks of 16 rows at a time: four matrices of sums, which two matrices of weights
+// and two of rows are multiplied into. Rows are laid out before, so that each matrix is one piece of memory.
 
 #pragma once
 
@@ -11,14 +11,14 @@
 
 int omp_get_num_threads(void); // without the header, which some compilers lack
 
-#define SIDE 16              // rows of a matrix, of 64 bytes: 32 bfloat16, 64 bytes, or 16 sums
-#define DEEP 32              // bfloat16 that are multiplied at a time
-#define BYTES_DEEP 64        // and bytes
-#define CELL (SIDE * DEEP)   // bfloat16 in a matrix
-#define STAYS 512            // inputs of a tile whose weights stay in the nearest cache: 32 KiB of bfloat16
-#define BESIDE (3 << 18)     // bytes of rows that stay in the second cache beside them
-#define MOST 32              // blocks of rows through a tile at a time
-#define MANY 24              // rows from which on int8 and int4 go this way
+#define SIDE 16            // rows of a matrix, of 64 bytes: 32 bfloat16, 64 bytes, or 16 sums
+#define DEEP 32            // bfloat16 that are multiplied at a time
+#define BYTES_DEEP 64      // and bytes
+#define CELL (SIDE * DEEP) // bfloat16 in a matrix
+#define STAYS 512          // inputs of a tile whose weights stay in the nearest cache: 32 KiB of bfloat16
+#define BESIDE (3 << 18)   // bytes of rows that stay in the second cache beside them
+#define MOST 32            // blocks of rows through a tile at a time
+#define MANY 24            // rows from which on int8 and int4 go this way
 
 // What a thread sets its units to: eight matrices of 16 rows of 64 bytes. The settings of others come back behind it.
 typedef struct {
@@ -45,9 +45,9 @@ MATRICES int palette(void) {
     return now.palette;
 }
 
-// How weights that are wanted soon are asked for. Where rows are few, a step of which reads 32 lines asks for as many that lie AHEAD.
-// Where they are many, the weights of a tile stay near while all blocks pass them, and each step of each pass asks for a few `lines`
-// of those that come `next`: all in the first pass would be more than a cache can wait for.
+// How weights that are wanted soon are asked for. Where rows are few, each step asks for as many lines, AHEAD of it, as it reads:
+// 32. Where they are many, the weights of a tile stay near while all blocks pass them, and each step of each pass asks for a few
+// `lines` of those that come `next`: all in the first pass would be more than a cache can wait for.
 typedef struct {
     const char *next;
     int lines;
@@ -66,8 +66,8 @@ INLINE void ask_for(Wanted *weights, const void *now) {
         _mm_prefetch(weights->next, _MM_HINT_T1);
 }
 
-// sums [32, 32] += x w^T of `deep` inputs of one tile of weights and one or two blocks of SIDE rows, K inputs apart. first: they are
-// the first inputs, so sums begin at 0. Rows are read past the nearest cache, in which they would take the place of weights.
+// sums [32, 32] += x w^T of `deep` inputs of one tile of weights and one or two blocks of SIDE rows, K inputs apart. first: they
+// are the first inputs, so sums begin at 0. Rows are read past the nearest cache, in which they would take the place of weights.
 INLINE MATRICES void add_matrices(const uint16_t *w, const uint16_t *x, long K, long deep, int blocks, int first, Wanted *soon,
                                   float *sums) {
     if (first) {
@@ -126,8 +126,8 @@ static long blocks_near(long bytes) {
     return near < 1 ? 1 : near < MOST ? near : MOST;
 }
 
-// How many tiles a thread takes at a time. Few rows are a matter of memory, which each thread reads best in one stream; many go to
-// whoever is free, a few tiles at a time, since those that come next were asked for.
+// How many tiles a thread takes at a time. Few rows are a matter of memory, which each thread reads best in one stream; many go
+// to whoever is free, a few tiles at a time, since those that come next were asked for.
 static long tiles_at_a_time(long rows, long tiles, long threads) {
     long share = rows < MANY ? (tiles + threads - 1) / threads : tiles / threads / 16;
     return share < 1 ? 1 : rows < MANY || share < 8 ? share : 8;
@@ -217,8 +217,8 @@ MATRICES static int linear_of_matrices(int widen, const uint16_t *x, const void 
     return (int)failed;
 }
 
-// sums [32, 32] += x w^T of `deep` inputs, which share a scale in each row, of one tile of int8 and one or two blocks of SIDE rows.
-// scale: of the rows, `groups` apart.
+// sums [32, 32] += x w^T of `deep` inputs, which share a scale in each row, of one tile of int8 and one or two blocks of SIDE
+// rows. scale: of the rows, `groups` apart.
 INLINE MATRICES void add_bytes(const uint8_t *w, const int8_t *x, long K, long deep, int blocks, int first, Wanted *soon,
                                const float *scale, long groups, float *sums) {
     int32_t part[2 * SIDE * TILE] __attribute__((aligned(64)));
@@ -254,7 +254,8 @@ INLINE MATRICES void add_bytes(const uint8_t *w, const int8_t *x, long K, long d
     }
 }
 
-// Rows as matrices of bytes that lie one behind the other, STAYS inputs of a row of one scale. Those that are not there are zeros.
+// Rows as matrices of bytes that lie one behind the other, STAYS inputs of a row of one scale. Those that are not there are
+// zeros.
 typedef struct {
     int8_t *bytes;
     float *scale; // [rows, groups]
@@ -268,14 +269,15 @@ typedef struct {
     float *excess; // [rows]: what 128, which stands for 0 in w, whose bytes have no sign, adds to each output
 } Rounded;
 
-// An input beyond so many times the root mean square of those that share its scale. Below it, rounding is within OUT / 127 / sqrt(12)
-// of that: 1.8 %.
+// An input beyond so many times the root mean square of those that share its scale. Below it, rounding is within OUT / 127 /
+// sqrt(12) of that: 1.8 %.
 #define OUT 8.0f
 
 // Memory in one piece that begins at .near.bytes, which is NULL if there is none. rows: a multiple of SIDE.
 static Rounded room_for_rounded(long rows, long K, long groups) {
     size_t bytes = (size_t)(rows * K), numbers = (size_t)(rows * groups);
-    Rounded made = {.near.bytes = aligned_alloc(64, 2 * bytes + (4 * numbers + rows) * sizeof(float) + numbers)};
+    size_t size = 2 * bytes + (4 * numbers + rows) * sizeof(float) + numbers;
+    Rounded made = {.near.bytes = aligned_alloc(64, (size + 63) / 64 * 64)};
     made.rest.bytes = made.near.bytes + bytes;
     made.near.scale = (float *)(made.rest.bytes + bytes);
     made.rest.scale = made.near.scale + numbers;
@@ -299,8 +301,8 @@ MATRICES static int one_lies_out(const void *x, long at, long count, int format)
 }
 
 // What `count` inputs of a row miss as bytes, as bytes; 0 if `none`.
-MATRICES static void lay_rest(const void *x, long at, long count, int format, int none, const int8_t *bytes, float scale, int8_t *rest,
-                              float *rest_scale, int32_t *rest_sum) {
+MATRICES static void lay_rest(const void *x, long at, long count, int format, int none, const int8_t *bytes, float scale,
+                              int8_t *rest, float *rest_scale, int32_t *rest_sum) {
     float missed[STAYS];
     for (long k = 0; k < count; k += 16) {
         __m128i some = _mm_loadu_si128((const __m128i *)(bytes + k / BYTES_DEEP * BYTES_DEEP * SIDE + k % BYTES_DEEP));

@@ -13,15 +13,14 @@
 #define SMALL (1 << 17) // weights below which threads cost more than they bring
 // Bytes to ask memory for before they are wanted: left to itself, it does not keep up with two rows. Asked for twice, since the
 // nearest cache alone cannot wait for as much at a time as memory can be fetching.
-#define AHEAD 16384     // into the second cache
-#define NEXT 4096       // into the first
+#define AHEAD 16384 // into the second cache
+#define NEXT 4096   // into the first
 
 #define FLOATS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
 #define BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")))
 #if defined(__linux__) && defined(__x86_64__) && (__GNUC__ >= 11 || __clang_major__ >= 12)
 #define WITH_MATRICES // the compiler knows processors' matrix units (AMX), and the system how to ask for them
-#define MATRICES                                                                                                                   \
-    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,fma,amx-tile,amx-bf16,amx-int8")))
+#define MATRICES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,fma,amx-tile,amx-bf16,amx-int8")))
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
