@@ -116,7 +116,7 @@ def in_bytes(x: Tensor) -> Tensor:
     """Numbers [R, K], at most 512 of a row, as a row's bytes stand for them; where one lies far out, also what these miss."""
     scale = (x.abs().amax(1, keepdim=True) / 127).double()
     near = (x / scale).round() * scale
-    missed = (x - near) * (x.abs().amax(1, keepdim=True) > 8 * x.square().mean(1, keepdim=True).sqrt())
+    missed = (x - near) * (x.abs().amax(1, keepdim=True) > 10 * x.abs().mean(1, keepdim=True))
     scale = (missed.abs().amax(1, keepdim=True) / 127).clamp(min=1e-30)
     return near + (missed / scale).round() * scale
 
@@ -127,9 +127,11 @@ def test_matrix_units_multiply_many_rows_as_bytes_and_what_a_large_one_hides(row
         pytest.skip("this processor has no matrix units, or the compiler did not know them")
     layer = linear(1088, 160)
     x = torch.randn(rows, 1088)
-    # In every fifth row one input is so large that the others of its scale would be nothing beside it.
+    # In every fifth row some inputs are so large that the others of their scale would be nothing beside them.
     x[::5, 700] = 3000
+    x[::10, 100:120] = 1000
     x[3, 5] = 60
+    x[4, 1080] = 60
     x = x.bfloat16()
     weight = from_int8(*to_int8(layer.weight)).double()
     whole = x.double()
@@ -137,7 +139,21 @@ def test_matrix_units_multiply_many_rows_as_bytes_and_what_a_large_one_hides(row
     given = TiledInt8(layer)(x).double()
     # No more than what comes out is rounded to bfloat16.
     assert ((given - wanted).norm(dim=1) <= 0.003 * wanted.norm(dim=1)).all()
-    assert ((given - whole @ weight.t()).norm(dim=1) <= 0.018 * (whole @ weight.t()).norm(dim=1)).all()
+    assert ((given - whole @ weight.t()).norm(dim=1) <= 0.02 * (whole @ weight.t()).norm(dim=1)).all()
+
+
+def test_what_stands_beside_many_large_inputs_is_not_lost():
+    if "matrices" not in supported():
+        pytest.skip("this processor has no matrix units, or the compiler did not know them")
+    layer = linear(512, 64)
+    x = torch.randn(32, 512).bfloat16()
+    large = torch.arange(0, 512, 16)
+    x[:, large] = 1000
+    # What is large counts little, so that the others are most of what comes out.
+    layer.weight[:, large] = 0
+    weight = from_int8(*to_int8(layer.weight)).double()
+    wanted = x.double() @ weight.t()
+    assert ((TiledInt8(layer)(x).double() - wanted).norm(dim=1) <= 0.02 * wanted.norm(dim=1)).all()
 
 
 @pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
@@ -374,6 +390,26 @@ def test_attention_in_one_go_gives_what_its_steps_give(heads: int, shared: int, 
     assert torch.equal(caches[1].values[0, 0], caches[0].values[0, 0]), "lanes beside them stay as they are"
 
 
+@pytest.mark.parametrize("shared", [1, 4])
+def test_attention_comes_to_the_same_bits_on_any_number_of_threads(shared: int):
+    if "matrices" not in supported():
+        pytest.skip("this processor has no matrix units, or the compiler did not know them")
+    torch.manual_seed(0)
+    x, entries = torch.randn(2, 300, (4 + 2 * shared) * 64).bfloat16(), torch.arange(300).expand(2, -1).contiguous()
+    cosine, sine = (one[:, 0] for one in rotary(entries, 64, 10000.0, torch.bfloat16))
+    results, threads = [], torch.get_num_threads()
+    try:
+        for number in (1, 2, 3, 8):
+            torch.set_num_threads(number)
+            keys, values = torch.zeros(2, 2, shared, 320, 64, dtype=torch.bfloat16)
+            results.append((attend_many(x, cosine, sine, entries, keys, values, 300), keys, values))
+    finally:
+        torch.set_num_threads(threads)
+    assert results[0][0].isfinite().all() and results[0][0].any()
+    for one in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(one, results[0], strict=True))
+
+
 def test_a_position_comes_to_the_same_bits_however_many_others_are_read_with_it():
     if "matrices" not in supported():
         pytest.skip("this processor has no matrix units, or the compiler did not know them")
@@ -383,7 +419,7 @@ def test_a_position_comes_to_the_same_bits_however_many_others_are_read_with_it(
     keys, values = torch.zeros(2, 2, 2, 128, 64, dtype=torch.bfloat16)
     cosine, sine = (one[:, 0] for one in turn)
     whole = attend_many(x, cosine, sine, entries, keys, values, 120)
-    for start, stop in ((0, 37), (37, 40), (40, 100)):
+    for start, stop in ((0, 37), (37, 38), (38, 40), (40, 100)):
         part = slice(start, stop)
         upto = int(entries[:, stop - 1].max()) + 1
         given = attend_many(x[:, part], cosine[:, part], sine[:, part], entries[:, part], keys, values, upto)

@@ -65,7 +65,7 @@ class TiledBFloat16(Tiled):
 
 
 class TiledInt8(Tiled):
-    """Weights in int8; each 32 activations are rounded to bytes of a scale of their own."""
+    """Weights in int8; activations are rounded to bytes, each 32 with a scale of their own (more in many rows: `linear_int8`)."""
 
     scale: Tensor
 
@@ -80,7 +80,7 @@ class TiledInt8(Tiled):
 
 
 class TiledInt4(Tiled):
-    """Weights in int4; each 32 activations are rounded to bytes of a scale of their own."""
+    """Weights in int4; each 32 activations are rounded to bytes of a scale of their own, but in many rows (`linear_int4`)."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear)
@@ -126,7 +126,8 @@ def _attend_new(
 ) -> Tensor | None:
     if projected.shape[1] == 1 and projected.dtype in FORMATS:
         return attend_one(projected[:, 0], cosine[:, 0], sine[:, 0], entries[:, 0], keys, values, upto)[:, None]
-    if projected.dtype == torch.bfloat16 and "matrices" in supported():
+    # Of few positions over many entries, laying these out costs more than it brings.
+    if projected.dtype == torch.bfloat16 and "matrices" in supported() and upto <= 128 * projected.shape[1]:
         return attend_many(projected, cosine, sine, entries, keys, values, upto)
     return None
 

@@ -25,26 +25,22 @@ typedef struct {
     long R, T, H, Hkv, Dh, length, upto;
 } AttentionSizes;
 
+static long up_to_whole(long count) { return (count + TILE - 1) / TILE * TILE; }
+
 // What a thread works in.
 typedef struct {
-    uint16_t *keys, *values; // [upto, Dh] as matrices
-    uint16_t *queries;       // [QUERIES, Dh], turned
-    float *scores;           // [QUERIES, apart]
-    uint16_t *weights;       // [QUERIES, apart]
+    uint16_t *queries; // [QUERIES, Dh], turned
+    uint16_t *weights; // [QUERIES, apart]
+    float *scores;     // [QUERIES, apart]
     long apart;
 } Desk;
 
-static long up_to_whole(long count) { return (count + TILE - 1) / TILE * TILE; }
-
-// Memory in one piece that begins at .keys, which is NULL if there is none.
+// Memory in one piece that begins at .queries, which is NULL if there is none.
 static Desk desk(AttentionSizes n) {
     // So far that rows do not fall onto each other in a cache.
-    long whole = up_to_whole(n.upto), apart = whole + TILE;
-    size_t held = (size_t)(whole * n.Dh), queries = (size_t)(QUERIES * n.Dh), scores = (size_t)(QUERIES * apart);
-    Desk made = {.keys = aligned_alloc(64, (2 * held + queries + scores) * sizeof(uint16_t) + scores * sizeof(float)),
-                 .apart = apart};
-    made.values = made.keys + held;
-    made.queries = made.values + held;
+    long apart = up_to_whole(n.upto) + TILE;
+    size_t queries = (size_t)(QUERIES * n.Dh), scores = (size_t)(QUERIES * apart);
+    Desk made = {.queries = aligned_alloc(64, (queries + scores) * sizeof(uint16_t) + scores * sizeof(float)), .apart = apart};
     made.weights = made.queries + queries;
     made.scores = (float *)(made.weights + scores);
     return made;
@@ -69,11 +65,12 @@ INLINE MATRICES void exchanged(__m512i rows[16]) {
 }
 
 // The first `count` keys and values of a head as matrices, zeros behind them up to a whole tile.
-MATRICES static void lay_out(const uint16_t *keys, const uint16_t *values, long count, long Dh, Desk to) {
+MATRICES static void lay_out(const uint16_t *keys, const uint16_t *values, long count, long Dh, uint16_t *laid_keys,
+                             uint16_t *laid_values) {
     static const uint16_t alternating[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
                                              8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
     const __m512i low = _mm512_loadu_si512(alternating), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-    uint16_t *matrix = to.keys;
+    uint16_t *matrix = laid_keys;
     for (long first = 0; first < up_to_whole(count); first += SIDE)
         for (long part = 0; part < Dh; part += DEEP, matrix += CELL) {
             __m512i rows[16];
@@ -90,7 +87,7 @@ MATRICES static void lay_out(const uint16_t *keys, const uint16_t *values, long 
                 even = _mm512_loadu_si512(values + first * Dh + part);
             if (first + 1 < count)
                 odd = _mm512_loadu_si512(values + (first + 1) * Dh + part);
-            matrix = to.values + first / DEEP * DEEP * Dh + part / SIDE * CELL + first % DEEP / 2 * 32;
+            matrix = laid_values + first / DEEP * DEEP * Dh + part / SIDE * CELL + first % DEEP / 2 * 32;
             _mm512_storeu_si512(matrix, _mm512_permutex2var_epi16(even, low, odd));
             _mm512_storeu_si512(matrix + CELL, _mm512_permutex2var_epi16(even, high, odd));
         }
@@ -148,8 +145,9 @@ INLINE MATRICES void turn_head(const uint16_t *head, long width, NewRow row, lon
         stored(to, k, turned(head + t * width, row.cosine + t * Dh, row.sine + t * Dh, k, Dh, BF), BF);
 }
 
-// The outputs of one head for QUERIES positions from `from` on, or as many as there are.
-MATRICES static void attend_queries(NewRow row, long from, long head, AttentionSizes n, Desk at) {
+// The outputs of one head for QUERIES positions from `from` on, or as many as there are. keys, values: of the head, as matrices.
+MATRICES static void attend_queries(NewRow row, long from, long head, const uint16_t *keys, const uint16_t *values,
+                                    AttentionSizes n, Desk at) {
     long some = n.T - from < QUERIES ? n.T - from : QUERIES, width = (n.H + 2 * n.Hkv) * n.Dh, last = 0;
     for (long i = 0; i < some; i++) {
         turn_head(row.qkv + head * n.Dh, width, row, from + i, n.T, n.Dh, at.queries + i * n.Dh);
@@ -158,7 +156,7 @@ MATRICES static void attend_queries(NewRow row, long from, long head, AttentionS
     memset(at.queries + some * n.Dh, 0, (QUERIES - some) * n.Dh * sizeof(uint16_t));
     long whole = up_to_whole(last + 1 < n.upto ? last + 1 : n.upto);
     for (long key = 0; key < whole; key += TILE)
-        product(at.queries, n.Dh, at.keys + key * n.Dh, CELL, SIDE * n.Dh, n.Dh, at.scores + key, at.apart);
+        product(at.queries, n.Dh, keys + key * n.Dh, CELL, SIDE * n.Dh, n.Dh, at.scores + key, at.apart);
     float sums[QUERIES], means[QUERIES * TILE] __attribute__((aligned(64)));
     for (long i = 0; i < QUERIES; i++) {
         long seen = i < some ? row.entries[from + i] + 1 : 1;
@@ -166,7 +164,7 @@ MATRICES static void attend_queries(NewRow row, long from, long head, AttentionS
                           at.weights + i * at.apart);
     }
     for (long part = 0; part < n.Dh; part += TILE) {
-        product(at.weights, at.apart, at.values + part / SIDE * CELL, DEEP * n.Dh, CELL, whole, means, TILE);
+        product(at.weights, at.apart, values + part / SIDE * CELL, DEEP * n.Dh, CELL, whole, means, TILE);
         for (long i = 0; i < some; i++) {
             uint16_t *y = row.y + ((from + i) * n.H + head) * n.Dh + part;
             __m512 share = _mm512_set1_ps(1.0f / sums[i]);
@@ -188,53 +186,60 @@ static NewRow new_row(const uint16_t *qkv, const uint16_t *cosine, const uint16_
                     y + first * n.H * n.Dh};
 }
 
+// A row's new keys and values of the heads that share them, kept; then all up to the last entry as matrices.
+MATRICES static void keep_and_lay_out(NewRow row, long kv, AttentionSizes n, uint16_t *keys, uint16_t *values) {
+    long width = (n.H + 2 * n.Hkv) * n.Dh, lane = kv * n.length * n.Dh, last = 0;
+    const uint16_t *key = row.qkv + (n.H + kv) * n.Dh, *value = key + n.Hkv * n.Dh;
+    for (long t = 0; t < n.T; t++) {
+        long place = lane + row.entries[t] * n.Dh;
+        turn_head(key, width, row, t, n.T, n.Dh, row.keys + place);
+        memcpy(row.values + place, value + t * width, n.Dh * sizeof(uint16_t));
+        last = row.entries[t] > last ? row.entries[t] : last;
+    }
+    // What lies behind is none of this row's.
+    lay_out(row.keys + lane, row.values + lane, last + 1 < n.upto ? last + 1 : n.upto, n.Dh, keys, values);
+}
+
 // y [R, T, H * Dh] for the queries, keys and values of T new positions of each of R rows, [R, T, (H + 2 Hkv) * Dh], which are
 // turned by cosine and sine [R, T, Dh] and kept at entries [R, T] of lanes [R, Hkv, length, Dh]; each looks at all entries up to
 // its own, below upto. Dh is a multiple of 32.
 MATRICES int attend_many(const uint16_t *qkv, const uint16_t *cosine, const uint16_t *sine, const int64_t *entries, uint16_t *keys,
                          uint16_t *values, uint16_t *y, long R, long T, long H, long Hkv, long Dh, long length, long upto) {
     AttentionSizes n = {R, T, H, Hkv, Dh, length, upto};
+    long each = up_to_whole(upto) * Dh, blocks = (T + QUERIES - 1) / QUERIES;
+    uint16_t *laid = aligned_alloc(64, (size_t)(2 * Hkv * each) * sizeof(uint16_t)); // of one row
+    if (!laid)
+        return -1;
     int failed = 0;
-#pragma omp parallel
+#pragma omp parallel if (T * H * Dh >= 1024)
     {
-#pragma omp for schedule(static)
-        for (long task = 0; task < R * Hkv; task++) {
-            NewRow row = new_row(qkv, cosine, sine, entries, keys, values, y, task / Hkv, n);
-            long kv = task % Hkv;
-            const uint16_t *key = row.qkv + (H + kv) * Dh, *value = key + Hkv * Dh;
-            for (long t = 0; t < T; t++) {
-                long place = (kv * length + row.entries[t]) * Dh;
-                turn_head(key, (H + 2 * Hkv) * Dh, row, t, T, Dh, row.keys + place);
-                memcpy(row.values + place, value + t * (H + 2 * Hkv) * Dh, Dh * sizeof(uint16_t));
-            }
-        }
         Desk at = desk(n);
-        if (!at.keys) {
+        if (!at.queries) {
 #pragma omp atomic write
             failed = -1;
         }
 #pragma omp barrier
         if (!failed) {
             Units before = units_taken();
-            // Where threads are many and heads few, several share one, each with a part of its queries.
-            long threads = omp_get_num_threads(), blocks = (T + QUERIES - 1) / QUERIES,
-                 parts = (4 * threads + R * Hkv - 1) / (R * Hkv);
-            parts = parts < 1 || threads == 1 ? 1 : parts < blocks ? parts : blocks;
-#pragma omp for schedule(dynamic, 1)
-            for (long task = 0; task < R * Hkv * parts; task++) {
-                long kv = task / parts % Hkv, last = 0;
-                NewRow row = new_row(qkv, cosine, sine, entries, keys, values, y, task / parts / Hkv, n);
-                for (long t = 0; t < T; t++)
-                    last = row.entries[t] > last ? row.entries[t] : last;
-                // What lies behind is none of this row's.
-                lay_out(row.keys + kv * length * Dh, row.values + kv * length * Dh, last + 1 < upto ? last + 1 : upto, Dh, at);
-                for (long block = task % parts; block < blocks; block += parts)
-                    for (long head = kv * (H / Hkv); head < (kv + 1) * (H / Hkv); head++)
-                        attend_queries(row, block * QUERIES, head, n, at);
+            // Neighbouring blocks share keys and values, which then stay in a thread's cache.
+            long share = H * blocks / (8 * omp_get_num_threads());
+            share = share < 1 ? 1 : share < blocks ? share : blocks;
+            for (long r = 0; r < R; r++) {
+                NewRow row = new_row(qkv, cosine, sine, entries, keys, values, y, r, n);
+#pragma omp for schedule(static)
+                for (long kv = 0; kv < Hkv; kv++)
+                    keep_and_lay_out(row, kv, n, laid + 2 * kv * each, laid + (2 * kv + 1) * each);
+#pragma omp for schedule(dynamic, share)
+                for (long task = 0; task < H * blocks; task++) {
+                    long head = task / blocks;
+                    const uint16_t *own = laid + 2 * (head / (H / Hkv)) * each;
+                    attend_queries(row, task % blocks * QUERIES, head, own, own + each, n, at);
+                }
             }
             units_given_back(before);
         }
-        free(at.keys);
+        free(at.queries);
     }
+    free(laid);
     return failed;
 }

@@ -34,7 +34,7 @@
 #endif
 
 // To be raised with any change of what the functions take or mean, here and in decode.py.
-int version(void) { return 5; }
+int version(void) { return 6; }
 
 // Bits: 2, the processor has AVX-512, so bf16 runs; 1, it also multiplies bytes (VNNI), so all runs. See `matrices` too.
 int supported(void) {
@@ -428,8 +428,10 @@ int linear_bf16(const uint16_t *x, const uint16_t *w, uint16_t *y, long rows, lo
 
 // -- few rows and many ------------------------------------------------------------------
 
+#ifdef WITH_MATRICES
 // Matrix units take a prompt's rows, or a flow's, sooner than others do.
 static int many(long M, int format) { return M >= MANY && format == BF && matrices(); }
+#endif
 
 int linear_int8(const void *x, const uint8_t *w, const float *scales, void *y, long M, long N, long K, int format) {
 #ifdef WITH_MATRICES

@@ -16,7 +16,7 @@ from torch import Tensor
 from openjanus.errors import ConfigError
 from openjanus.models.quantization import GROUP
 
-_VERSION = 5  # as decode.c says
+_VERSION = 6  # as decode.c says
 TILE = 32  # outputs that lie together
 LANES = 16  # numbers that are worked on at a time
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
@@ -137,7 +137,8 @@ def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
 def linear_int8(x: Tensor, tiles: Tensor, scale: Tensor) -> Tensor:
     """[M, N] of x [M, K], float32 or bfloat16, each 32 inputs of which are rounded to bytes of a scale of their own.
 
-    Many rows in bfloat16 run on matrix units, if there are any: 512 inputs then share a scale (matrices.h). scale: float32 [N].
+    24 rows in bfloat16 or more run on matrix units, if there are any and K is a multiple of 64: 512 inputs then share a scale,
+    beside which none is lost (matrices.h). scale: float32 [N].
     """
     _expect(x, *FORMATS)
     _expect(tiles, torch.uint8)
@@ -150,7 +151,10 @@ def linear_int8(x: Tensor, tiles: Tensor, scale: Tensor) -> Tensor:
 
 
 def linear_int4(x: Tensor, tiles: Tensor) -> Tensor:
-    """[M, N] of x [M, K], float32 or bfloat16, each 32 inputs of which are rounded as in `linear_int8`."""
+    """[M, N] of x [M, K], float32 or bfloat16, each 32 inputs of which are rounded as in `linear_int8`.
+
+    24 rows in bfloat16 or more run on matrix units, if there are any, unrounded, on weights that are widened to bfloat16.
+    """
     _expect(x, *FORMATS)
     _expect(tiles, torch.uint8)
     assert x.shape[1] == tiles.shape[1] * GROUP, f"{x.shape[1]} inputs for {tiles.shape[1] * GROUP}"
@@ -196,6 +200,7 @@ def attend_one(
     for one in (projected, cosine, sine, keys, values):
         _expect(one, projected.dtype)
     _expect(projected, *FORMATS)
+    assert entries.dtype == torch.int64, entries.dtype
     given = [x.contiguous() for x in (projected, cosine, sine, entries)]
     y = projected.new_empty(rows, heads * width)
     pointers = (x.data_ptr() for x in (*given, keys, values, y))
@@ -215,6 +220,7 @@ def attend_many(
     assert keys.is_contiguous() and values.is_contiguous(), "lanes lie side by side"
     for one in (projected, cosine, sine, keys, values):
         _expect(one, torch.bfloat16)
+    assert entries.dtype == torch.int64 and int(entries.min()) >= 0 and int(entries.max()) < length, "places in a lane"
     given = [x.contiguous() for x in (projected, cosine, sine, entries)]
     y = projected.new_empty(rows, new, heads * width)
     pointers = (x.data_ptr() for x in (*given, keys, values, y))

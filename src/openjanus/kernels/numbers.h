@@ -18,7 +18,7 @@
 
 #define FLOATS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
 #define BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")))
-#if defined(__linux__) && defined(__x86_64__) && (__GNUC__ >= 11 || __clang_major__ >= 12)
+#if defined(__linux__) && defined(__x86_64__) && __GNUC__ >= 11 && !defined(__clang__) && !defined(WITHOUT_MATRICES)
 #define WITH_MATRICES // the compiler knows processors' matrix units (AMX), and the system how to ask for them
 #define MATRICES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,fma,amx-tile,amx-bf16,amx-int8")))
 #endif
