@@ -3,8 +3,8 @@
     python benchmarks/finetuning.py records word FOLDER --model janus-tiny     writes records, and others to replay
     python benchmarks/finetuning.py score word --model RUN/final               prints one JSON object
 
-word: "zib", which is a blue star, from 100 pictures to paint and 100 questions. edit: "make the circle blue", from 2,000 pairs of
-pictures. Scores are of scenes and seeds that no record has.
+word: "zib", which is a blue star, from 100 pictures to paint and 100 questions. edit: "make the circle blue", from 20,000 pairs
+of pictures. Scores are of scenes and seeds that no record has.
 """
 
 import argparse
@@ -36,7 +36,7 @@ import tiny_world
 WORD, THING = "zib", ("blue", "star")
 # Enough that 400 steps of 32 read none twice.
 REPLAYED = 4000
-EDITS = 2000
+EDITS = 20_000
 SCORED = 64
 # Where nothing that is learned from begins.
 UNSEEN = 10**6
