@@ -1,5 +1,6 @@
 """Fixtures that run a test on both variants."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,13 @@ from openjanus.janus import Janus
 def one_thread() -> None:
     """Tests share two cores between workers; one thread each, and results that do not depend on the split."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell that runs the tests in the background has them ignore Ctrl-C, and all processes that they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=tiny.VARIANTS)
