@@ -1,8 +1,8 @@
 // Attention of many new positions a row on processors' matrix units, in bfloat16.
 //
-// A thread takes the heads that share a row's keys and values, and 32 of their queries at a time: all their scores, then the
-// softmax, then the mean of the values. Keys and values are laid out before as the right sides of products, so that each matrix
-// of them is one piece of memory: of keys, 16 of them and 32 numbers of a head; of values, 32 of them and 16 numbers.
+// A row's keys and values are laid out first, as the right sides of products, so that each matrix of them is one piece of memory:
+// of keys, 16 of them and 32 numbers of a head; of values, 32 of them and 16 numbers. Then a thread takes 32 queries of a head at a
+// time: all their scores, the softmax, the mean of the values.
 
 #pragma once
 
@@ -22,7 +22,7 @@ typedef struct {
 } NewRow;
 
 typedef struct {
-    long R, T, H, Hkv, Dh, length, upto;
+    long T, H, Hkv, Dh, length, upto;
 } AttentionSizes;
 
 static long up_to_whole(long count) { return (count + TILE - 1) / TILE * TILE; }
@@ -97,10 +97,7 @@ MATRICES static void lay_out(const uint16_t *keys, const uint16_t *values, long 
 // matrix to matrix and `beside` to those of the other 16 columns; rows of y lie `along` apart.
 INLINE MATRICES void product(const uint16_t *a, long apart, const uint16_t *b, long step, long beside, long deep, float *y,
                              long along) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    sums_cleared();
     for (long k = 0; k < deep; k += DEEP, b += step) {
         _tile_loadd(4, a + k, apart * 2);
         _tile_loadd(5, a + SIDE * apart + k, apart * 2);
@@ -111,10 +108,7 @@ INLINE MATRICES void product(const uint16_t *a, long apart, const uint16_t *b, l
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, y, along * 4);
-    _tile_stored(1, y + SIDE, along * 4);
-    _tile_stored(2, y + SIDE * along, along * 4);
-    _tile_stored(3, y + SIDE * along + SIDE, along * 4);
+    sums_stored(y, along, 2);
 }
 
 // Scores of a query's first `count` keys as weights, not yet divided by their sum, which is returned; zeros behind them, up to
@@ -122,13 +116,11 @@ INLINE MATRICES void product(const uint16_t *a, long apart, const uint16_t *b, l
 INLINE MATRICES float weighed(const float *scores, long count, long whole, float scale, uint16_t *weights) {
     __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
     for (long i = 0; i < count; i += 16)
-        most = _mm512_mask_max_ps(most, count - i < 16 ? (__mmask16)((1 << (count - i)) - 1) : 0xffff, most,
-                                  _mm512_loadu_ps(scores + i));
+        most = _mm512_mask_max_ps(most, first_lanes(count - i), most, _mm512_loadu_ps(scores + i));
     __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most)), by = _mm512_set1_ps(scale);
     for (long i = 0; i < whole; i += 16) {
-        __mmask16 there = i >= count ? 0 : count - i < 16 ? (__mmask16)((1 << (count - i)) - 1) : 0xffff;
         __m512 some = exponential(_mm512_mul_ps(by, _mm512_sub_ps(_mm512_loadu_ps(scores + i), largest)));
-        some = _mm512_maskz_mov_ps(there, some);
+        some = _mm512_maskz_mov_ps(first_lanes(count - i), some);
         total = _mm512_add_ps(total, some);
         _mm256_storeu_si256((__m256i *)(weights + i), (__m256i)_mm512_cvtneps_pbh(some));
     }
@@ -205,7 +197,7 @@ MATRICES static void keep_and_lay_out(NewRow row, long kv, AttentionSizes n, uin
 // its own, below upto. Dh is a multiple of 32.
 MATRICES int attend_many(const uint16_t *qkv, const uint16_t *cosine, const uint16_t *sine, const int64_t *entries, uint16_t *keys,
                          uint16_t *values, uint16_t *y, long R, long T, long H, long Hkv, long Dh, long length, long upto) {
-    AttentionSizes n = {R, T, H, Hkv, Dh, length, upto};
+    AttentionSizes n = {T, H, Hkv, Dh, length, upto};
     long each = up_to_whole(upto) * Dh, blocks = (T + QUERIES - 1) / QUERIES;
     uint16_t *laid = aligned_alloc(64, (size_t)(2 * Hkv * each) * sizeof(uint16_t)); // of one row
     if (!laid)

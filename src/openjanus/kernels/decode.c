@@ -15,11 +15,7 @@
 // want of memory.
 
 #define _DEFAULT_SOURCE // madvise
-#include <immintrin.h>
-#include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 #ifdef __linux__
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -92,14 +88,7 @@ void in_large_pages(void *memory, long bytes) {
 
 // -- rows of x as bytes ----------------------------------------------------------------
 
-// Each GROUP inputs of a row are rounded to bytes with a scale of their own, so that a large one spoils no others.
-typedef struct {
-    int8_t *bytes;  // [M, K]
-    float *scale;   // [M, K / GROUP]
-    int32_t *sum;   // of the bytes of a group
-} Grouped;
-
-// Memory for M rows, in one piece that begins at .scale; .scale is NULL if there is none.
+// Memory for M rows, each GROUP inputs of one scale, in one piece that begins at .scale; .scale is NULL if there is none.
 static Grouped grouped(long M, long K) {
     long groups = M * (K / GROUP);
     Grouped rows = {.scale = malloc(M * K + groups * (sizeof(float) + sizeof(int32_t)))};
@@ -127,7 +116,7 @@ static int linear_of_bytes(Rows *through, const void *x, const uint8_t *w, const
     {
 #pragma omp for schedule(static)
         for (long m = 0; m < M; m++)
-            group_row(x, m, K, format, GROUP, rows.bytes + m * K, 64, rows.scale + m * K / GROUP, rows.sum + m * K / GROUP);
+            group_row(x, m, K, format, GROUP, further(rows, m * K, m * K / GROUP), 64);
 #pragma omp for schedule(static)
         for (long tile = 0; tile < N / TILE; tile++)
             through(w, scales, rows, tile, M, N, K, y, format);
@@ -294,7 +283,7 @@ INLINE BYTES void attend_head(const __m512 *query, const void *keys, const void 
     }
     __m512 total = _mm512_setzero_ps(), out[16];
     for (long i = 0; i < count; i += 16) {
-        __mmask16 there = count - i < 16 ? (__mmask16)((1 << (count - i)) - 1) : 0xffff;
+        __mmask16 there = first_lanes(count - i);
         __m512 some = exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(there, weights + i), _mm512_set1_ps(largest)));
         some = _mm512_maskz_mov_ps(there, some);
         _mm512_storeu_ps(weights + i, some);

@@ -66,15 +66,59 @@ INLINE void ask_for(Wanted *weights, const void *now) {
         _mm_prefetch(weights->next, _MM_HINT_T1);
 }
 
+// The units hold sums [32, 32] of 32 bits: 16 x 16 left and right of one block of rows, and of another.
+INLINE MATRICES void sums_cleared(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+// Rows lie `along` numbers apart.
+INLINE MATRICES void sums_stored(void *to, long along, int blocks) {
+    _tile_stored(0, to, along * 4);
+    _tile_stored(1, (char *)to + 64, along * 4);
+    if (blocks == 2) {
+        _tile_stored(2, (char *)to + SIDE * along * 4, along * 4);
+        _tile_stored(3, (char *)to + SIDE * along * 4 + 64, along * 4);
+    }
+}
+
+// To the sums, `steps` matrices of one tile of weights times those of one or two blocks of rows, `apart` bytes from one to the other;
+// bytes, or bfloat16. Rows are read past the nearest cache, in which they would take the place of weights.
+INLINE MATRICES void multiply(const void *weights, const void *rows, long apart, long steps, int blocks, int bytes, Wanted *soon) {
+    const char *w = weights, *x = rows;
+    for (long step = 0; step < steps; step++, w += 2 * 64 * SIDE, x += 64 * SIDE) {
+        ask_for(soon, w);
+        _tile_loadd(6, w, 128);
+        _tile_loadd(7, w + 64, 128);
+        _tile_stream_loadd(4, x, 64);
+        if (bytes) {
+            _tile_dpbsud(0, 4, 6);
+            _tile_dpbsud(1, 4, 7);
+        } else {
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        if (blocks == 2) {
+            _tile_stream_loadd(5, x + apart, 64);
+            if (bytes) {
+                _tile_dpbsud(2, 5, 6);
+                _tile_dpbsud(3, 5, 7);
+            } else {
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+    }
+}
+
 // sums [32, 32] += x w^T of `deep` inputs of one tile of weights and one or two blocks of SIDE rows, K inputs apart. first: they
-// are the first inputs, so sums begin at 0. Rows are read past the nearest cache, in which they would take the place of weights.
+// are the first inputs, so sums begin at 0.
 INLINE MATRICES void add_matrices(const uint16_t *w, const uint16_t *x, long K, long deep, int blocks, int first, Wanted *soon,
                                   float *sums) {
     if (first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        sums_cleared();
     } else {
         _tile_loadd(0, sums, 128);
         _tile_loadd(1, sums + 16, 128);
@@ -83,25 +127,8 @@ INLINE MATRICES void add_matrices(const uint16_t *w, const uint16_t *x, long K, 
             _tile_loadd(3, sums + SIDE * TILE + 16, 128);
         }
     }
-    for (long k = 0; k < deep; k += DEEP, w += 2 * CELL, x += CELL) {
-        ask_for(soon, w);
-        _tile_loadd(6, w, 128);
-        _tile_loadd(7, w + 32, 128);
-        _tile_stream_loadd(4, x, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        if (blocks == 2) {
-            _tile_stream_loadd(5, x + SIDE * K, 64);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-    }
-    _tile_stored(0, sums, 128);
-    _tile_stored(1, sums + 16, 128);
-    if (blocks == 2) {
-        _tile_stored(2, sums + SIDE * TILE, 128);
-        _tile_stored(3, sums + SIDE * TILE + 16, 128);
-    }
+    multiply(w, x, SIDE * K * (long)sizeof(uint16_t), deep / DEEP, blocks, 0, soon);
+    sums_stored(sums, TILE, blocks);
 }
 
 // The same of all K inputs and many blocks, a few inputs at a time, so that their weights stay in the nearest cache.
@@ -129,8 +156,10 @@ static long blocks_near(long bytes) {
 // How many tiles a thread takes at a time. Few rows are a matter of memory, which each thread reads best in one stream; many go
 // to whoever is free, a few tiles at a time, since those that come next were asked for.
 static long tiles_at_a_time(long rows, long tiles, long threads) {
-    long share = rows < MANY ? (tiles + threads - 1) / threads : tiles / threads / 16;
-    return share < 1 ? 1 : rows < MANY || share < 8 ? share : 8;
+    if (rows < MANY)
+        return (tiles + threads - 1) / threads;
+    long share = tiles / threads / 16;
+    return share < 1 ? 1 : share < 8 ? share : 8;
 }
 
 // Sixteen rows of x as matrices that lie one behind the other; rows that are not there are zeros.
@@ -222,29 +251,9 @@ MATRICES static int linear_of_matrices(int widen, const uint16_t *x, const void 
 INLINE MATRICES void add_bytes(const uint8_t *w, const int8_t *x, long K, long deep, int blocks, int first, Wanted *soon,
                                const float *scale, long groups, float *sums) {
     int32_t part[2 * SIDE * TILE] __attribute__((aligned(64)));
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (long k = 0; k < deep; k += BYTES_DEEP, w += BYTES_DEEP * TILE, x += BYTES_DEEP * SIDE) {
-        ask_for(soon, w);
-        _tile_loadd(6, w, 128);
-        _tile_loadd(7, w + 64, 128);
-        _tile_stream_loadd(4, x, 64);
-        _tile_dpbsud(0, 4, 6);
-        _tile_dpbsud(1, 4, 7);
-        if (blocks == 2) {
-            _tile_stream_loadd(5, x + SIDE * K, 64);
-            _tile_dpbsud(2, 5, 6);
-            _tile_dpbsud(3, 5, 7);
-        }
-    }
-    _tile_stored(0, part, 128);
-    _tile_stored(1, part + 16, 128);
-    if (blocks == 2) {
-        _tile_stored(2, part + SIDE * TILE, 128);
-        _tile_stored(3, part + SIDE * TILE + 16, 128);
-    }
+    sums_cleared();
+    multiply(w, x, SIDE * K, deep / BYTES_DEEP, blocks, 1, soon);
+    sums_stored(part, TILE, blocks);
     for (int row = 0; row < blocks * SIDE; row++) {
         __m512 by = _mm512_set1_ps(scale[row * groups]);
         for (int at = row * TILE; at < (row + 1) * TILE; at += 16) {
@@ -254,18 +263,11 @@ INLINE MATRICES void add_bytes(const uint8_t *w, const int8_t *x, long K, long d
     }
 }
 
-// Rows as matrices of bytes that lie one behind the other, STAYS inputs of a row of one scale. Those that are not there are
-// zeros.
+// x as matrices of bytes that lie one behind the other, STAYS inputs of a row of one scale, and what these miss of rows in which an
+// input lies so far OUT that the others would be lost beside it. Rows that are not there are zeros.
 typedef struct {
-    int8_t *bytes;
-    float *scale; // [rows, groups]
-    int32_t *sum; // [rows, groups]
-} Laid;
-
-// x as bytes, and what these miss of rows in which an input lies so far OUT that the others would be lost beside it.
-typedef struct {
-    Laid near, rest;
-    uint8_t *out;  // [blocks, groups]: whether there is a rest
+    Grouped near, rest;
+    uint16_t *out; // [blocks, groups]: a bit for each row of a block that has a rest
     float *excess; // [rows]: what 128, which stands for 0 in w, whose bytes have no sign, adds to each output
 } Rounded;
 
@@ -284,7 +286,7 @@ static Rounded room_for_rounded(long rows, long K, long groups) {
     made.excess = made.rest.scale + numbers;
     made.near.sum = (int32_t *)(made.excess + rows);
     made.rest.sum = made.near.sum + numbers;
-    made.out = (uint8_t *)(made.rest.sum + numbers);
+    made.out = (uint16_t *)(made.rest.sum + numbers);
     return made;
 }
 
@@ -300,44 +302,43 @@ MATRICES static int one_lies_out(const void *x, long at, long count, int format)
 }
 
 // What `count` inputs of a row miss as bytes, as bytes; 0 if `none`.
-MATRICES static void lay_rest(const void *x, long at, long count, int format, int none, const int8_t *bytes, float scale,
-                              int8_t *rest, float *rest_scale, int32_t *rest_sum) {
+MATRICES static void lay_rest(const void *x, long at, long count, int format, int none, Grouped near, Grouped rest) {
     float missed[STAYS];
     for (long k = 0; k < count; k += 16) {
-        __m128i some = _mm_loadu_si128((const __m128i *)(bytes + k / BYTES_DEEP * BYTES_DEEP * SIDE + k % BYTES_DEEP));
-        __m512 had = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(some)), _mm512_set1_ps(scale));
+        __m128i some = _mm_loadu_si128((const __m128i *)(near.bytes + k / BYTES_DEEP * BYTES_DEEP * SIDE + k % BYTES_DEEP));
+        __m512 had = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(some)), _mm512_set1_ps(*near.scale));
         _mm512_storeu_ps(missed + k, none ? _mm512_setzero_ps() : _mm512_sub_ps(loaded(x, at + k, format), had));
     }
-    group_row(missed, 0, count, F32, STAYS, rest, BYTES_DEEP * SIDE, rest_scale, rest_sum);
+    group_row(missed, 0, count, F32, STAYS, rest, BYTES_DEEP * SIDE);
 }
 
 MATRICES static void lay_block(const void *x, long block, long M, long K, long groups, int format, Rounded to) {
-    uint8_t *out = to.out + block * groups;
-    memset(out, 0, groups);
-    for (long row = block * SIDE; row < (block + 1) * SIDE; row++) {
-        int8_t *bytes = to.near.bytes + block * SIDE * K + row % SIDE * BYTES_DEEP;
-        if (row < M)
-            group_row(x, row, K, format, STAYS, bytes, BYTES_DEEP * SIDE, to.near.scale + row * groups, to.near.sum + row * groups);
-        else
+    uint16_t *out = to.out + block * groups;
+    memset(out, 0, groups * sizeof(*out));
+    for (int i = 0; i < SIDE; i++) {
+        long row = block * SIDE + i;
+        Grouped own = further(to.near, block * SIDE * K + i * BYTES_DEEP, row * groups);
+        if (row < M) {
+            group_row(x, row, K, format, STAYS, own, BYTES_DEEP * SIDE);
+            for (long g = 0; g < groups; g++)
+                out[g] |= one_lies_out(x, row * K + g * STAYS, K - g * STAYS < STAYS ? K - g * STAYS : STAYS, format) << i;
+        } else {
             for (long k = 0; k < K; k += BYTES_DEEP)
-                memset(bytes + k * SIDE, 0, BYTES_DEEP);
-        to.excess[row] = 0;
-        for (long g = 0; g < groups; g++) {
-            if (row >= M)
-                to.near.scale[row * groups + g] = 0, to.near.sum[row * groups + g] = 0;
-            else
-                out[g] |= one_lies_out(x, row * K + g * STAYS, K - g * STAYS < STAYS ? K - g * STAYS : STAYS, format);
-            to.excess[row] += 128.0f * to.near.scale[row * groups + g] * (float)to.near.sum[row * groups + g];
+                memset(own.bytes + k * SIDE, 0, BYTES_DEEP);
+            memset(own.scale, 0, groups * sizeof(*own.scale));
+            memset(own.sum, 0, groups * sizeof(*own.sum));
         }
+        to.excess[row] = 0;
+        for (long g = 0; g < groups; g++)
+            to.excess[row] += 128.0f * own.scale[g] * (float)own.sum[g];
     }
     for (long g = 0; g < groups; g++)
-        for (long row = block * SIDE; out[g] && row < (block + 1) * SIDE; row++) {
-            long k = g * STAYS, count = K - k < STAYS ? K - k : STAYS, at = row * groups + g;
-            long place = block * SIDE * K + row % SIDE * BYTES_DEEP + k * SIDE;
-            int none = row >= M || !one_lies_out(x, row * K + k, count, format);
-            lay_rest(x, row * K + k, count, format, none, to.near.bytes + place, to.near.scale[at], to.rest.bytes + place,
-                     to.rest.scale + at, to.rest.sum + at);
-            to.excess[row] += 128.0f * to.rest.scale[at] * (float)to.rest.sum[at];
+        for (int i = 0; out[g] && i < SIDE; i++) {
+            long row = block * SIDE + i, k = g * STAYS, count = K - k < STAYS ? K - k : STAYS;
+            long place = block * SIDE * K + i * BYTES_DEEP + k * SIDE, at = row * groups + g;
+            Grouped rest = further(to.rest, place, at);
+            lay_rest(x, row * K + k, count, format, !(out[g] >> i & 1), further(to.near, place, at), rest);
+            to.excess[row] += 128.0f * *rest.scale * (float)*rest.sum;
         }
 }
 
@@ -350,7 +351,7 @@ MATRICES static void add_all_bytes(const uint8_t *w, Rounded x, long from, long 
         for (long b = 0; b < blocks; b += 2) {
             int two = blocks - b > 1;
             long rows = (from + b) * SIDE, place = rows * K + k * SIDE, at = rows * groups + g;
-            const uint8_t *out = x.out + (from + b) * groups + g;
+            const uint16_t *out = x.out + (from + b) * groups + g;
             float *to = sums + b * SIDE * TILE;
             if (two)
                 add_bytes(w + k * TILE, x.near.bytes + place, K, deep, 2, g == 0, &soon, x.near.scale + at, groups, to);

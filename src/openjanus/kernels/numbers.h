@@ -62,10 +62,23 @@ INLINE FLOATS void stored(void *y, long at, __m512 value, int format) {
 
 INLINE BYTES __m512i rounded(__m512 x) { return _mm512_cvtps_epi32(x); } // ties to even, the mode of the thread
 
+// The first `count` of sixteen lanes, or none or all of them.
+INLINE __mmask16 first_lanes(long count) { return count < 1 ? 0 : count < 16 ? (__mmask16)((1 << count) - 1) : 0xffff; }
+
+// Rows as bytes, a few inputs of a row with a scale of their own, so that a large one spoils no others.
+typedef struct {
+    int8_t *bytes;
+    float *scale; // of each few
+    int32_t *sum; // of their bytes
+} Grouped;
+
+INLINE Grouped further(Grouped rows, long bytes, long groups) {
+    return (Grouped){rows.bytes + bytes, rows.scale + groups, rows.sum + groups};
+}
+
 // A row as bytes, `each` inputs of one scale; behind 64 bytes the next ones lie `apart` on.
-BYTES static void group_row(const void *x, long row, long K, int format, long each, int8_t *bytes, long apart, float *scale,
-                            int32_t *sum) {
-    for (long from = 0; from < K; from += each, scale++, sum++) {
+BYTES static void group_row(const void *x, long row, long K, int format, long each, Grouped to, long apart) {
+    for (long from = 0; from < K; from += each, to.scale++, to.sum++) {
         long upto = from + each < K ? from + each : K;
         __m512 most = _mm512_setzero_ps();
         __mmask16 broken = 0;
@@ -82,11 +95,11 @@ BYTES static void group_row(const void *x, long row, long K, int format, long ea
         for (long k = from; k < upto; k += 16) {
             __m512 some = _mm512_div_ps(loaded(x, row * K + k, format), _mm512_set1_ps(by));
             __m512i numbers = broken ? _mm512_setzero_si512() : rounded(some);
-            _mm_storeu_si128((__m128i *)(bytes + k / 64 * apart + k % 64), _mm512_cvtepi32_epi8(numbers));
+            _mm_storeu_si128((__m128i *)(to.bytes + k / 64 * apart + k % 64), _mm512_cvtepi32_epi8(numbers));
             total = _mm512_add_epi32(total, numbers);
         }
-        *scale = broken ? NAN : by;
-        *sum = _mm512_reduce_add_epi32(total);
+        *to.scale = broken ? NAN : by;
+        *to.sum = _mm512_reduce_add_epi32(total);
     }
 }
 
