@@ -9,10 +9,10 @@ from typing import Any, Literal, overload
 import torch
 from PIL import Image
 
-from openjanus.checkpoints.load import load_checkpoint, stored_quantization
+from openjanus.checkpoints.load import load_checkpoint, load_config, stored_quantization
 from openjanus.device import pick_device, pick_dtype
 from openjanus.engine.engine import Engine
-from openjanus.engine.linear import check_quantization_on, replacement
+from openjanus.engine.linear import check_quantization_on, placing
 from openjanus.engine.request import Failed, Finished, ImageRequest, Picture, Piece, Progress, TextRequest
 from openjanus.engine.threads import settle_threads
 from openjanus.errors import PromptError
@@ -179,7 +179,7 @@ def load(
         name,
         where,
         pick_dtype(dtype),
-        lambda path, module: replacement(path, module, kind),
+        placing(load_config(name), kind),
         quantized=kind != "none",
         adapter=adapter,
     )

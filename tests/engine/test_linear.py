@@ -16,7 +16,7 @@ from openjanus.checkpoints.load import load_checkpoint
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import LanguageConfig
 from openjanus.engine.linear import GROUP, Int4, Int8, Packed, check_quantization_on, replacement
-from openjanus.engine.tiled import FusedNorm, Tiled, TiledBFloat16, TiledInt4, TiledInt8, fused_attention, tiled
+from openjanus.engine.tiled import FusedNorm, Tiled, TiledBFloat16, TiledCompact, TiledInt4, TiledInt8, fused_attention, tiled
 from openjanus.engine.wide import Wide
 from openjanus.errors import ConfigError
 from openjanus.janus import load
@@ -30,7 +30,7 @@ from openjanus.models.llama import Attention, Llama, Place, Positions, Span, Tur
 from openjanus.models.quantization import Quantization, from_int4, from_int8, to_int4, to_int8
 
 HELD = Packed | Int8 | Int4 | Tiled
-KINDS = {"none": (Packed, TiledBFloat16), "int8": (Int8, TiledInt8), "int4": (Int4, TiledInt4)}
+KINDS = {"none": (Packed, TiledBFloat16, TiledCompact), "int8": (Int8, TiledInt8), "int4": (Int4, TiledInt4)}
 SHAPES = Path(__file__).resolve().parents[2] / "examples" / "images" / "shapes.png"
 
 
@@ -238,10 +238,10 @@ def test_tiles_do_not_follow_a_model_to_another_dtype(kind: type[Tiled]):
 
 
 def test_a_layer_that_tiles_do_not_take_stays_with_torch():
-    assert tiled(linear(96, 48), "int8") is None
-    assert tiled(linear(40, 64), "none") is None
-    assert tiled(linear().float(), "none") is None
-    assert tiled(linear().to("meta"), "int4") is None
+    assert tiled(linear(96, 48), "int8", few=True) is None
+    assert tiled(linear(40, 64), "none", few=True) is None
+    assert tiled(linear().float(), "none", few=True) is None
+    assert tiled(linear().to("meta"), "int4", few=True) is None
 
 
 @pytest.mark.usefixtures("kernels")
@@ -504,6 +504,22 @@ def test_a_model_that_has_taken_steps_can_be_copied_and_pickled(way: Callable[[L
         tensor.zero_()
     assert copied.run_one is not None and torch.equal(copied.step(x, [span], cache), before)
     assert not torch.equal(language.step(x, [span], cache), before)
+
+
+def test_blocks_run_in_one_go_whichever_way_bfloat16_is_held():
+    language = laid_out("none", torch.bfloat16)
+    if language.run_one is None:
+        pytest.skip("bfloat16 does not run on our kernels here")
+    cache = KeyValueCache(language.config, 1, 64, torch.device("cpu"), torch.bfloat16)
+    nothing = torch.zeros(1, 1, dtype=torch.int64)
+    x, span = torch.randn(1, 96).bfloat16(), Span(slice(0, 1), nothing, nothing, 64)
+    assert isinstance(language.model.layers[1].mlp.down_proj, TiledCompact)
+    language.model.layers[1].mlp.down_proj = TiledBFloat16(linear(160, 96))
+    replacement("language", language, "none")
+    assert language.run_one is not None
+    given = language.step(x, [span], cache)
+    language.run_one = None
+    assert torch.equal(given, language.step(x, [span], cache))
 
 
 @pytest.mark.parametrize("other", [Int8, TiledInt4])

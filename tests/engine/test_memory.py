@@ -8,7 +8,6 @@ import torch
 import tiny
 from openjanus.checkpoints.load import build_empty, load_config
 from openjanus.config import PRESETS
-from openjanus.device import slow_in_bfloat16
 from openjanus.engine import memory
 from openjanus.engine.footprint import weight_bytes
 from openjanus.janus import load
@@ -67,16 +66,16 @@ def test_what_is_counted_is_what_a_loaded_model_holds(
     model = load(name, "cpu", dtype, quantize).model
     held = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     counted = weight_bytes(build_empty(load_config(name)), CPU, dtype, quantize)
-    # Without our kernels the scales of int8 take half as much.
-    assert counted == held if {"int8", "int4"} <= supported() else counted == pytest.approx(held, rel=0.01)
+    # Of weights in bfloat16 the rare ones are not counted; without our kernels the scales of int8 take half as much.
+    exact = {"int8", "int4"} <= supported() and (quantize != "none" or dtype != torch.bfloat16)
+    assert counted == held if exact else counted == pytest.approx(held, rel=0.01)
 
 
 def test_a_gpu_is_counted_its_table_of_codes_and_the_layers_that_its_kernels_take():
     config = PRESETS["janus-pro-1b"]
     model, cuda = build_empty(config), torch.device("cuda")
-    more = weight_bytes(model, cuda, torch.bfloat16, "none") - weight_bytes(model, CPU, torch.bfloat16, "none")
-    wide = sum(p.numel() for p in model.generation.tokenizer.decoder.parameters()) * 2 if slow_in_bfloat16(CPU) else 0
-    assert more + wide == 16384 * 2048 * 2
+    more = weight_bytes(model, cuda, torch.float16, "none") - weight_bytes(model, CPU, torch.float16, "none")
+    assert more == 16384 * 2048 * 2
     tiny_model = build_empty(tiny.CONFIGS["janus"])
     layers = [weight_bytes(tiny_model, torch.device(kind), torch.bfloat16, "int4") for kind in ("cuda", "cpu")]
     assert layers[0] > layers[1] + 48 * 32 * 2, "int4 on a GPU wants 128 inputs"

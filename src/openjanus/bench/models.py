@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from openjanus.checkpoints.load import build_empty, load_checkpoint, tell
+from openjanus.checkpoints.load import Placed, build_empty, load_checkpoint, tell
 from openjanus.config import PRESETS, JanusConfig
-from openjanus.engine.linear import replacement
+from openjanus.engine.linear import placing
 from openjanus.engine.threads import settle_threads
 from openjanus.errors import ConfigError
 from openjanus.janus import Janus, load
@@ -30,7 +30,7 @@ def random_janus(name: str, device: torch.device, dtype: torch.dtype, quantize: 
     config = preset(name)
     settle_threads(device)
     model = build_empty(config).eval().requires_grad_(False)
-    fill(model, device, dtype, quantize)
+    fill(model, device, dtype, placing(config, quantize))
     return Janus(model, processor_for(config), f"{name} with random weights", untrained=True)
 
 
@@ -39,9 +39,9 @@ def janus_of(name: str, device: torch.device, dtype: torch.dtype, quantize: Quan
     return random_janus(name, device, dtype, quantize) if name in PRESETS else load(name, device, dtype, quantize)
 
 
-def fill(model: nn.Module, device: torch.device, dtype: torch.dtype, quantize: Quantization | None) -> None:
+def fill(model: nn.Module, device: torch.device, dtype: torch.dtype, placed: Placed | None = None) -> None:
     """Give every tensor of a model on the meta device memory and random values; large ones repeat, which no kernel
-    notices. quantize: linear layers are replaced as in `load`; None: none is."""
+    notices. placed: what takes a module's place, as in `load`."""
     randomness = torch.Generator().manual_seed(0)
     tile = torch.randn(1 << 20, generator=randomness).mul_(0.02)
     for path, module in list(model.named_modules()):
@@ -53,8 +53,8 @@ def fill(model: nn.Module, device: torch.device, dtype: torch.dtype, quantize: Q
                 module._buffers[leaf] = filled
             else:
                 module._parameters[leaf] = nn.Parameter(filled, requires_grad=False)
-        if quantize is not None:
-            tell(model, path, lambda name, whole: replacement(name, whole, quantize))
+        if placed is not None:
+            tell(model, path, placed)
 
 
 def _filled(meta: Tensor, tile: Tensor, leaf: str) -> Tensor:

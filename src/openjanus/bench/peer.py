@@ -41,8 +41,8 @@ class Peer:
         model = build_empty(config).eval().requires_grad_(False)
         # Its language model is ours no more: only the embedding and the heads are used.
         model.language.model.layers = nn.ModuleList()
-        fill(model, device, dtype, None)
-        fill(self.llama, device, dtype, None)
+        fill(model, device, dtype)
+        fill(self.llama, device, dtype)
         self.llama.rotary_emb = LlamaRotaryEmbedding(sizes).to(device)
         self.model: JanusModel = model
         self.device = device

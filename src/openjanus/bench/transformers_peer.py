@@ -38,7 +38,7 @@ class TransformersPeer:
         sizes = TheirConfig(**to_transformers(config, token_ids(processor)))
         with torch.device("meta"):
             self._model: Any = JanusForConditionalGeneration(sizes).eval().requires_grad_(False)
-        fill(self._model, device, dtype, None)
+        fill(self._model, device, dtype)
         self._model.model.language_model.rotary_emb = LlamaRotaryEmbedding(sizes.text_config).to(device)
         tower = self._model.model.vision_model.embeddings
         tower.position_ids = torch.arange(tower.num_positions, device=device)[None]

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from openjanus.config import JanusConfig
-from openjanus.engine.linear import takes
+from openjanus.engine.linear import reads_few, takes
 from openjanus.engine.memory import lane_bytes
+from openjanus.engine.tiled import runs_bfloat16
 from openjanus.engine.wide import is_widened
+from openjanus.kernels.decode import HEAD, TILE, fits_tiles
 from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.janus import JanusModel
 from openjanus.models.llama import MLP, Attention
@@ -70,6 +72,7 @@ def image_positions(config: JanusConfig) -> int:
 def weight_bytes(model: JanusModel, device: torch.device, dtype: torch.dtype, quantize: Quantization) -> int:
     """Bytes of all that a model holds once it is loaded onto a device in such numbers."""
     quantised = set(_quantised(model, device, quantize))
+    compact = set(_compact(model, device, dtype)) if quantize == "none" else set()
     widened = {
         id(tensor)
         for module in model.modules()
@@ -83,6 +86,8 @@ def weight_bytes(model: JanusModel, device: torch.device, dtype: torch.dtype, qu
     for tensor in (*model.parameters(), *model.buffers()):
         if id(tensor) in quantised:
             total += _quantised_bytes(tensor.shape, quantize)
+        elif id(tensor) in compact:
+            total += tensor.numel() * 3 // 2 + len(tensor) // TILE * HEAD
         else:
             total += tensor.numel() * (4 if id(tensor) in widened else dtype.itemsize)
     if isinstance(model.generation, TokenGeneration) and CodeDecoding.folds(device):
@@ -94,13 +99,26 @@ def _quantised(model: JanusModel, device: torch.device, quantize: Quantization) 
     """The weights that are held as whole numbers, by their ids."""
     if quantize == "none":
         return
-    for name, module in model.named_modules():
-        # Of a block all linear layers or none.
-        together = [one for one in module.children() if isinstance(one, nn.Linear)] if isinstance(module, Attention | MLP) else []
-        if isinstance(module, nn.Linear) and name.startswith(HEADS):
-            together = [module]
+    for together in _read_in_steps(model):
         if all(takes(one, quantize, device.type) for one in together):
             yield from (id(one.weight) for one in together)
+
+
+def _compact(model: JanusModel, device: torch.device, dtype: torch.dtype) -> Iterator[int]:
+    """The weights in bfloat16 that are held in fewer bytes, by their ids; the few rare ones among them are not counted."""
+    if dtype != torch.bfloat16 or not runs_bfloat16(device) or not reads_few(model.config):
+        return
+    for together in _read_in_steps(model):
+        yield from (id(one.weight) for one in together if fits_tiles(one.out_features, one.in_features))
+
+
+def _read_in_steps(model: JanusModel) -> Iterator[list[nn.Linear]]:
+    """The linear layers that are replaced: of a block all together, and heads."""
+    for name, module in model.named_modules():
+        if isinstance(module, Attention | MLP):
+            yield [one for one in module.children() if isinstance(one, nn.Linear)]
+        elif isinstance(module, nn.Linear) and name.startswith(HEADS):
+            yield [module]
 
 
 def _quantised_bytes(shape: torch.Size, quantize: Quantization) -> int:

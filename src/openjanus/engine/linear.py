@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openjanus.checkpoints.load import Placed
+from openjanus.config import FlowGenerationConfig, JanusConfig
 from openjanus.engine.tiled import fused_attention, fused_blocks, fused_gate, fused_norm, tiled
 from openjanus.engine.wide import wide
 from openjanus.errors import ConfigError
@@ -109,16 +111,26 @@ def check_quantization_on(name: str, device: torch.device) -> Quantization:
     return kind
 
 
-def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Module | None:
+def placing(config: JanusConfig, quantize: Quantization) -> Placed:
+    """`replacement` for the modules of such a model."""
+    return partial(replacement, quantize=quantize, few=reads_few(config))
+
+
+def reads_few(config: JanusConfig) -> bool:
+    """Whether mostly few rows at a time pass the language model: a flow's pictures pass it whole, thirty times."""
+    return not isinstance(config.generation, FlowGenerationConfig)
+
+
+def replacement(name: str, module: nn.Module, quantize: Quantization, few: bool = True) -> nn.Module | None:
     """What takes the place of a module of that name of a model, whose weights are there; None if it stays. In blocks of the
     language model, layers of one input become one.
 
     To be told of module by module while a model is loaded, so that it never lies in memory whole. A layer stays whose sizes the
-    kernels do not take (int4 on CUDA wants multiples of 128 inputs).
+    kernels do not take (int4 on CUDA wants multiples of 128 inputs). few: mostly few rows at a time pass the language model.
     """
     if isinstance(module, Attention | MLP):
         if all(_replaced(part, quantize) for part in module.children() if isinstance(part, nn.Linear)):
-            make = partial(_packed, quantize=quantize)
+            make = partial(_packed, quantize=quantize, few=few)
             if isinstance(module, Attention):
                 module.join(make, fused_attention(module))
             else:
@@ -128,10 +140,10 @@ def replacement(name: str, module: nn.Module, quantize: Quantization) -> nn.Modu
     elif isinstance(module, RMSNorm) and name.startswith("language.") and _runs_alone(module.weight, quantize):
         return fused_norm(module)
     elif isinstance(module, nn.Linear) and name.startswith(HEADS) and _replaced(module, quantize):
-        return _packed(module, quantize)
+        return _packed(module, quantize, few)
     elif isinstance(module, nn.Linear) and name.startswith(TOWER):
         # It reads many rows at once, which pays for no quantisation.
-        return tiled(module, "none")
+        return tiled(module, "none", few=False)
     return wide(module)
 
 
@@ -157,7 +169,7 @@ def takes(linear: nn.Linear, quantize: Quantization, device: str) -> bool:
     return fits(tuple(linear.weight.shape)) and linear.in_features % inputs == 0
 
 
-def _packed(linear: nn.Linear, quantize: Quantization) -> nn.Module:
+def _packed(linear: nn.Linear, quantize: Quantization, few: bool) -> nn.Module:
     if quantize == "none" and linear.weight.device.type in JOINED:
         return linear
-    return tiled(linear, quantize) or {"none": Packed, "int8": Int8, "int4": Int4}[quantize](linear)
+    return tiled(linear, quantize, few) or {"none": Packed, "int8": Int8, "int4": Int4}[quantize](linear)

@@ -9,14 +9,20 @@ from torch import Tensor, nn
 
 from openjanus.device import slow_in_bfloat16
 from openjanus.kernels.decode import (
+    BF16,
+    COMPACT,
     FORMATS,
+    INT4,
+    INT8,
     LANES,
     BlockTable,
     LinearTable,
     attend_many,
     attend_one,
+    compact_of,
     fits_tiles,
     linear_bf16,
+    linear_compact,
     linear_int4,
     linear_int8,
     rms_norm,
@@ -41,7 +47,7 @@ class Tiled(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.bias = linear.bias
-        self.outputs = linear.out_features
+        self.outputs, self.inputs = linear.out_features, linear.in_features
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., N] of x [..., K], in x's dtype."""
@@ -62,6 +68,25 @@ class TiledBFloat16(Tiled):
 
     def multiply(self, rows: Tensor) -> Tensor:
         return linear_bf16(rows.bfloat16(), self.weight).to(rows.dtype)
+
+
+class TiledCompact(Tiled):
+    """Weights in bfloat16, every bit as it was, in three quarters of the bytes, which is what a step of few rows costs. Many rows
+    have to make them whole again."""
+
+    def __init__(self, linear: nn.Linear, compact: Tensor) -> None:
+        super().__init__(linear)
+        self.register_buffer("weight", compact, persistent=False)
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        return linear_compact(rows.bfloat16(), self.weight, self.outputs, self.inputs).to(rows.dtype)
+
+
+def _bfloat16(linear: nn.Linear, few: bool) -> Tiled:
+    """few: mostly few rows at a time pass it."""
+    made = TiledBFloat16(linear)
+    compact = compact_of(made.weight) if few else None
+    return made if compact is None else TiledCompact(linear, compact)
 
 
 class TiledInt8(Tiled):
@@ -132,15 +157,16 @@ def _attend_new(
     return None
 
 
-_KINDS: dict[type, str] = {TiledBFloat16: "bf16", TiledInt8: "int8", TiledInt4: "int4"}
+_HELD: dict[type, int] = {TiledBFloat16: BF16, TiledCompact: COMPACT, TiledInt8: INT8, TiledInt4: INT4}
+_ALIKE: tuple[set[type], ...] = ({TiledBFloat16, TiledCompact}, {TiledInt8}, {TiledInt4})
 
 
 class FusedBlocks:
     """All blocks of a language model for one new position of each row, in one go: between the layers of a step of few rows Python
     costs more than all that is not a linear layer."""
 
-    def __init__(self, language: Llama, kind: str) -> None:
-        self._config, self._kind = language.config, kind
+    def __init__(self, language: Llama) -> None:
+        self._config = language.config
         self._modules = [
             (block.input_layernorm, block.post_attention_layernorm, *_linears(block)) for block in language.model.layers
         ]
@@ -150,7 +176,7 @@ class FusedBlocks:
         self, x: Tensor, cosine: Tensor, sine: Tensor, entries: Tensor, keys: Tensor, values: Tensor, upto: int
     ) -> Tensor:
         table, heads, eps = self._blocks(), self._config.num_attention_heads, self._config.rms_norm_eps
-        return run_blocks(table, self._kind, x, cosine, sine, entries, keys, values, heads, upto, eps)
+        return run_blocks(table, x, cosine, sine, entries, keys, values, heads, upto, eps)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without addresses, which are worth nothing in a copy."""
@@ -169,7 +195,8 @@ def _entry(module: FusedNorm | Tiled) -> "int | LinearTable":
     if isinstance(module, FusedNorm):
         return module.weight.data_ptr()
     scale = getattr(module, "scale", None)
-    return LinearTable(module.weight.data_ptr(), None if scale is None else scale.data_ptr(), module.outputs)
+    scales = None if scale is None else scale.data_ptr()
+    return LinearTable(module.weight.data_ptr(), scales, module.outputs, module.inputs, _HELD[type(module)])
 
 
 def _linears(block: Any) -> list[Any]:
@@ -182,11 +209,11 @@ def fused_blocks(language: Llama) -> FusedBlocks | None:
     parts = [module for block in blocks for module in _linears(block)]
     norms = [one for block in blocks for one in (block.input_layernorm, block.post_attention_layernorm)]
     kinds = {type(part) for part in parts}
-    alike = len(kinds) == 1 and kinds <= _KINDS.keys() and all(part.bias is None for part in parts)
+    alike = any(kinds <= some for some in _ALIKE) and all(part.bias is None for part in parts)
     fused = all(block.self_attn.attend_new is _attend_new and block.mlp.gated is _gate for block in blocks)
     if not (alike and fused and all(isinstance(norm, FusedNorm) for norm in norms)):
         return None
-    return FusedBlocks(language, _KINDS[kinds.pop()])
+    return FusedBlocks(language)
 
 
 def _fused(weight: Tensor) -> bool:
@@ -197,14 +224,18 @@ def _readable(rows: Tensor) -> Tensor:
     return rows if rows.dtype in FORMATS else rows.float()
 
 
-def tiled(linear: nn.Linear, quantize: Quantization) -> Tiled | None:
-    """A layer on our own kernels, None if they do not run here or do not take such a layer."""
+def runs_bfloat16(device: torch.device) -> bool:
+    """Whether weights in bfloat16 run on our own kernels there. A compiler may know nothing of the matrix units that a processor
+    has: then torch's kernels read prompts faster."""
+    return device.type == "cpu" and "bf16" in supported() and ("matrices" in supported() or slow_in_bfloat16(device))
+
+
+def tiled(linear: nn.Linear, quantize: Quantization, few: bool) -> Tiled | None:
+    """A layer on our own kernels, None if they do not run here or do not take such a layer. few: few rows at a time pass it."""
     if linear.weight.device.type != "cpu" or not fits_tiles(linear.out_features, linear.in_features):
         return None
     if quantize == "none":
-        # A compiler may know nothing of the matrix units that a processor has: then torch's kernels read prompts faster.
-        ours = "bf16" in supported() and ("matrices" in supported() or slow_in_bfloat16(linear.weight.device))
-        return TiledBFloat16(linear) if ours and linear.weight.dtype == torch.bfloat16 else None
+        return _bfloat16(linear, few) if linear.weight.dtype == torch.bfloat16 and runs_bfloat16(linear.weight.device) else None
     if quantize not in supported():
         return None
     return TiledInt8(linear) if quantize == "int8" else TiledInt4(linear)

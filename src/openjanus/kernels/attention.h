@@ -212,7 +212,7 @@ MATRICES int attend_many(const uint16_t *qkv, const uint16_t *cosine, const uint
         }
 #pragma omp barrier
         if (!failed) {
-            Units before = units_taken();
+            Units before = units_taken(SIDE);
             // Neighbouring blocks share keys and values, which then stay in a thread's cache.
             long share = H * blocks / (8 * omp_get_num_threads());
             share = share < 1 ? 1 : share < blocks ? share : blocks;

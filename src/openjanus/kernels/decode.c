@@ -3,7 +3,7 @@
 //
 // Weights lie in tiles of 32 outputs, each tile one stream that a thread reads from front to back, once for a few rows:
 //
-//   bf16   K / 2 times  32 outputs x 2 inputs  bfloat16
+//   bf16   K / 2 times  32 outputs x 2 inputs  bfloat16; or the same in three quarters of the bytes (compact.h)
 //   int8   K / 4 times  32 outputs x 4 inputs  uint8
 //   int4   K / 32 times 16 outputs x 4 inputs  8 times: a byte holds that of output i in its low half, of i + 16 in its high one;
 //                       then 32 scales and 32 zeros, bfloat16
@@ -22,6 +22,7 @@
 #include <unistd.h>
 #endif
 
+#include "making.h"
 #include "numbers.h"
 
 #ifdef WITH_MATRICES
@@ -30,7 +31,7 @@
 #endif
 
 // To be raised with any change of what the functions take or mean, here and in decode.py.
-int version(void) { return 6; }
+int version(void) { return 7; }
 
 // Bits: 2, the processor has AVX-512, so bf16 runs; 1, it also multiplies bytes (VNNI), so all runs. See `matrices` too.
 int supported(void) {
@@ -166,16 +167,13 @@ INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int r
             stored(y, (row + m) * N + at + 16 * half, out[m][half], format);
 }
 
-BYTES static void int4_rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y, int format) {
+// w = (number - 8) * scale + zero.
+BYTES static void int4_rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y,
+                            int format) {
     (void)scales; // they lie among the weights
     w += tile * (K / GROUP) * GROUP_BYTES;
-#define INT4(m, count) int4_tile(w, x, m, K, count, y, tile * TILE, N, format)
+#define INT4(m, count) int4_tile(w, x, m, K, count, y, tile *TILE, N, format)
     IN_BLOCKS(4, INT4);
-}
-
-// w = (number - 8) * scale + zero.
-static int linear_of_int4(const void *x, const uint8_t *w, void *y, long M, long N, long K, int format) {
-    return linear_of_bytes(int4_rows, x, w, NULL, y, M, N, K, format);
 }
 
 // -- int8 ------------------------------------------------------------------------------
@@ -214,15 +212,12 @@ INLINE BYTES void int8_tile(const uint8_t *w, const float *scales, Grouped x, lo
         }
 }
 
-BYTES static void int8_rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y, int format) {
-    w += tile * TILE * K;
-#define INT8(m, count) int8_tile(w, scales, x, m, K, count, y, tile * TILE, N, format)
-    IN_BLOCKS(4, INT8);
-}
-
 // w = (number - 128) * scale, of which there is one an output.
-static int linear_of_int8(const void *x, const uint8_t *w, const float *scales, void *y, long M, long N, long K, int format) {
-    return linear_of_bytes(int8_rows, x, w, scales, y, M, N, K, format);
+BYTES static void int8_rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y,
+                            int format) {
+    w += tile * TILE * K;
+#define INT8(m, count) int8_tile(w, scales, x, m, K, count, y, tile *TILE, N, format)
+    IN_BLOCKS(4, INT8);
 }
 
 // -- norm ------------------------------------------------------------------------------
@@ -271,7 +266,8 @@ typedef struct {
 } Lane;
 
 // y [Dh]: the mean of `count` values, weighted by the softmax of their keys' products with the query. parts = Dh / 16.
-INLINE BYTES void attend_head(const __m512 *query, const void *keys, const void *values, long count, int parts, void *y, int format) {
+INLINE BYTES void attend_head(const __m512 *query, const void *keys, const void *values, long count, int parts, void *y,
+                              int format) {
     float weights[(count + 15) / 16 * 16];
     float largest = -INFINITY;
     for (long i = 0; i < count; i++) {
@@ -344,8 +340,9 @@ BYTES void attend_one(const char *qkv, const char *cosine, const char *sine, con
 
 // -- bf16 ------------------------------------------------------------------------------
 
-#define ROWS 12         // that are added up at a time, if there are so many: two registers each
-#define NEAR (1 << 20)  // bytes of x that stay in a cache beside a tile
+#define ROWS 12        // that are added up at a time, if there are so many: two registers each
+#define NEAR (1 << 20) // bytes of x that stay in a cache beside a tile
+#define PASS 240       // rows through a tile at a time at most, which are added up in memory
 
 // Two bfloat16 a lane, the first ones or the second ones, as float32.
 INLINE FLOATS __m512 firsts(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
@@ -353,14 +350,17 @@ INLINE FLOATS __m512 seconds(__m512i pairs) {
     return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
 }
 
-INLINE FLOATS void bf16_tile(const uint16_t *w, const float *x, long row, long K, int rows, uint16_t *y, long at, long N) {
+// sums [rows, 32] += x w^T of `deep` inputs of a tile, or = of the first ones. ask: for weights that come later.
+INLINE FLOATS void bf16_tile(const uint16_t *w, const float *x, long K, long deep, int rows, int first, int ask, float *sums) {
     __m512 out[ROWS][2];
     for (int m = 0; m < rows; m++)
-        out[m][0] = out[m][1] = _mm512_setzero_ps();
-    x += row * K;
-    for (long k = 0; k < K; k += 2, w += 2 * TILE) {
-        prefetch(w);
-        prefetch((const char *)w + 64);
+        for (int half = 0; half < 2; half++)
+            out[m][half] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + m * TILE + 16 * half);
+    for (long k = 0; k < deep; k += 2, w += 2 * TILE) {
+        if (ask) {
+            prefetch(w);
+            prefetch((const char *)w + 64);
+        }
         __m512i left = _mm512_loadu_si512(w), right = _mm512_loadu_si512(w + 32);
         for (int m = 0; m < rows; m++) {
             __m512 input = _mm512_set1_ps(x[m * K + k]);
@@ -375,11 +375,31 @@ INLINE FLOATS void bf16_tile(const uint16_t *w, const float *x, long row, long K
     }
     for (int m = 0; m < rows; m++)
         for (int half = 0; half < 2; half++)
-            stored(y, (row + m) * N + at + 16 * half, out[m][half], BF);
+            _mm512_storeu_ps(sums + m * TILE + 16 * half, out[m][half]);
+}
+
+// M rows through one tile, a few inputs at a time, whose weights stay in the nearest cache.
+FLOATS static void bf16_rows(Weights w, long tile, const float *x, long M, uint16_t *y) {
+    float sums[PASS * TILE];
+    uint16_t made[STAYS * TILE];
+    const uint16_t *lie = (const uint16_t *)w.w + tile * w.K * TILE;
+    Making making = making_of(w, tile);
+    for (long k = 0; k < w.K; k += STAYS) {
+        long deep = w.K - k < STAYS ? w.K - k : STAYS;
+        const uint16_t *weights = w.held == AS_BF16 ? lie + k * TILE : made;
+        if (w.held != AS_BF16)
+            make_bf16(&making, deep, made);
+#define BF16S(m, count) bf16_tile(weights, x + (m) * w.K + k, w.K, deep, count, k == 0, weights != made, sums + (m) * TILE)
+        IN_BLOCKS(ROWS, BF16S);
+    }
+    for (long m = 0; m < M; m++)
+        for (int half = 0; half < 2; half++)
+            stored(y, m * w.N + tile * TILE + 16 * half, _mm512_loadu_ps(sums + m * TILE + 16 * half), BF);
 }
 
 // Multiplied as float32: processors without matrix units do that faster, or as fast, and it is exact.
-FLOATS static int linear_of_floats(const uint16_t *x, const uint16_t *w, uint16_t *y, long rows, long N, long K) {
+FLOATS static int linear_of_floats(Weights w, const uint16_t *x, uint16_t *y, long rows) {
+    const long N = w.N, K = w.K;
     float *wide = malloc((size_t)rows * (size_t)K * sizeof(float));
     if (!wide)
         return -1;
@@ -391,76 +411,43 @@ FLOATS static int linear_of_floats(const uint16_t *x, const uint16_t *w, uint16_
                 _mm512_storeu_ps(wide + row * K + k, widened(x + row * K + k));
         // Of many rows, as many at a time through all tiles as stay near.
         long near = NEAR / (long)sizeof(float) / K / ROWS * ROWS;
-        near = near < ROWS ? ROWS : near;
+        near = near < ROWS ? ROWS : near < PASS ? near : PASS;
         for (long from = 0; from < rows; from += near) {
             long M = rows - from < near ? rows - from : near;
 #pragma omp for schedule(static)
-            for (long tile = 0; tile < N / TILE; tile++) {
-                const uint16_t *weights = w + tile * TILE * K;
-#define BF16S(m, count) bf16_tile(weights, wide + from * K, m, K, count, y + from * N, tile * TILE, N)
-                IN_BLOCKS(ROWS, BF16S);
-            }
+            for (long tile = 0; tile < N / TILE; tile++)
+                bf16_rows(w, tile, wide + from * K, M, y + from * N);
         }
     }
     free(wide);
     return 0;
 }
 
-// x and y are bfloat16, sums float32.
-int linear_bf16(const uint16_t *x, const uint16_t *w, uint16_t *y, long rows, long N, long K) {
-#ifdef WITH_MATRICES
-    if (matrices())
-        return linear_of_matrices(0, x, w, y, rows, N, K);
-#endif
-    return linear_of_floats(x, w, y, rows, N, K);
-}
+// -- any of them ------------------------------------------------------------------------
 
-// -- few rows and many ------------------------------------------------------------------
-
+// y [M, N] of x [M, K], of that format; weights in bfloat16 want x in bfloat16, sums are float32. Matrix units take a prompt's rows,
+// or a flow's, sooner than others do.
+int linear(const Weights *w, const void *x, void *y, long M, int format) {
+    int bf16 = w->held == AS_BF16 || w->held == AS_COMPACT;
 #ifdef WITH_MATRICES
-// Matrix units take a prompt's rows, or a flow's, sooner than others do.
-static int many(long M, int format) { return M >= MANY && format == BF && matrices(); }
+    if (format == BF && matrices() && (bf16 || M >= MANY)) {
+        if (w->held != AS_INT8)
+            return linear_of_matrices(*w, x, y, M);
+        if (w->K % BYTES_DEEP == 0)
+            return linear_of_byte_matrices(x, w->w, w->scales, y, M, w->N, w->K, format);
+    }
 #endif
-
-int linear_int8(const void *x, const uint8_t *w, const float *scales, void *y, long M, long N, long K, int format) {
-#ifdef WITH_MATRICES
-    if (many(M, format) && K % BYTES_DEEP == 0)
-        return linear_of_byte_matrices(x, w, scales, y, M, N, K, format);
-#endif
-    return linear_of_int8(x, w, scales, y, M, N, K, format);
-}
-
-int linear_int4(const void *x, const uint8_t *w, void *y, long M, long N, long K, int format) {
-#ifdef WITH_MATRICES
-    if (many(M, format))
-        return linear_of_matrices(1, x, w, y, M, N, K);
-#endif
-    return linear_of_int4(x, w, y, M, N, K, format);
+    if (bf16)
+        return linear_of_floats(*w, x, y, M);
+    return linear_of_bytes(w->held == AS_INT8 ? int8_rows : int4_rows, x, w->w, w->scales, y, M, w->N, w->K, format);
 }
 
 // -- a new position of each row through all blocks -------------------------------------
 
-enum { OF_BF16, OF_INT8, OF_INT4 }; // how weights are held
-
-// A linear layer: weights in tiles, int8's scales, outputs.
-typedef struct {
-    const void *w;
-    const float *scales;
-    long N;
-} Linear;
-
 typedef struct {
     const void *input_norm, *post_norm;
-    Linear qkv, o, gate_up, down;
+    Weights qkv, o, gate_up, down;
 } Block;
-
-static int linear(int kind, Linear layer, const void *x, void *y, long M, long K, int format) {
-    if (kind == OF_INT4)
-        return linear_int4(x, layer.w, y, M, layer.N, K, format);
-    if (kind == OF_INT8)
-        return linear_int8(x, layer.w, layer.scales, y, M, layer.N, K, format);
-    return linear_bf16(x, layer.w, y, M, layer.N, K);
-}
 
 // x [M, K] += y.
 BYTES static void add(void *x, const void *y, long M, long K, int format) {
@@ -470,9 +457,8 @@ BYTES static void add(void *x, const void *y, long M, long K, int format) {
 
 // x [R, D] through `count` blocks, in place: what the functions above do one by one. keys and values: [count, lanes, Hkv, length, Dh]
 // of a cache, from the first of R neighbouring lanes on; the rest as for attend_one. Weights in bfloat16 want x in bfloat16.
-int run_blocks(const Block *blocks, long count, int kind, void *x, const char *cosine, const char *sine, const int64_t *entries,
-               char *keys, char *values, long R, long D, long H, long Hkv, long Dh, long lanes, long length, long upto, float eps,
-               int format) {
+int run_blocks(const Block *blocks, long count, void *x, const char *cosine, const char *sine, const int64_t *entries, char *keys,
+               char *values, long R, long D, long H, long Hkv, long Dh, long lanes, long length, long upto, float eps, int format) {
     long size = format == BF ? 2 : 4, layer = lanes * Hkv * length * Dh * size;
     long widest = D;
     for (long i = 0; i < count; i++) {
@@ -485,16 +471,16 @@ int run_blocks(const Block *blocks, long count, int kind, void *x, const char *c
     char *narrow = memory, *wide = memory + R * widest * size, *inner = memory + 2 * R * widest * size;
     int failed = 0;
     for (long i = 0; i < count && !failed; i++) {
-        Block b = blocks[i];
-        rms_norm(x, b.input_norm, narrow, R, D, eps, format);
-        failed |= linear(kind, b.qkv, narrow, wide, R, D, format);
+        const Block *b = blocks + i;
+        rms_norm(x, b->input_norm, narrow, R, D, eps, format);
+        failed |= linear(&b->qkv, narrow, wide, R, format);
         attend_one(wide, cosine, sine, entries, keys + i * layer, values + i * layer, inner, R, H, Hkv, Dh, length, upto, format);
-        failed |= linear(kind, b.o, inner, narrow, R, H * Dh, format);
+        failed |= linear(&b->o, inner, narrow, R, format);
         add(x, narrow, R, D, format);
-        rms_norm(x, b.post_norm, narrow, R, D, eps, format);
-        failed |= linear(kind, b.gate_up, narrow, wide, R, D, format);
-        swiglu(wide, inner, R, b.gate_up.N / 2, format);
-        failed |= linear(kind, b.down, inner, narrow, R, b.gate_up.N / 2, format);
+        rms_norm(x, b->post_norm, narrow, R, D, eps, format);
+        failed |= linear(&b->gate_up, narrow, wide, R, format);
+        swiglu(wide, inner, R, b->gate_up.N / 2, format);
+        failed |= linear(&b->down, inner, narrow, R, format);
         add(x, narrow, R, D, format);
     }
     free(memory);

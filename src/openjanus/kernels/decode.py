@@ -6,6 +6,7 @@ Dims: M rows, N outputs, K inputs.
 """
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -16,11 +17,15 @@ from torch import Tensor
 from openjanus.errors import ConfigError
 from openjanus.models.quantization import GROUP
 
-_VERSION = 6  # as decode.c says
+_VERSION = 7  # as decode.c says
 TILE = 32  # outputs that lie together
+HEAD = 12  # bytes that `compact_of` adds to each tile, besides what is rare
 LANES = 16  # numbers that are worked on at a time
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
-_KINDS = {"bf16": 0, "int8": 1, "int4": 2}
+# How a layer's weights are held, as the C file counts.
+BF16, COMPACT, INT8, INT4 = range(4)
+# Of all weights as many at most may be rare in `compact_of`: each takes eight bytes more, and time of its own.
+_RARE = 0.01
 
 
 @cache
@@ -41,23 +46,29 @@ def _library() -> ctypes.CDLL | None:
 
 def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, number, format = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
-    library.linear_bf16.argtypes = [pointer] * 3 + [size] * 3
-    library.linear_int8.argtypes = [pointer] * 4 + [size] * 3 + [format]
-    library.linear_int4.argtypes = [pointer] * 3 + [size] * 3 + [format]
+    library.linear.argtypes = [ctypes.POINTER(LinearTable)] + [pointer] * 2 + [size, format]
+    library.compact_heads.argtypes = library.compact_tiles.argtypes = [pointer] * 2 + [size] * 2
+    library.compact_heads.restype = size
     library.rms_norm.argtypes = [pointer] * 3 + [size] * 2 + [number, format]
     library.attend_one.argtypes = [pointer] * 7 + [size] * 6 + [format]
     if library.matrices():
         library.attend_many.argtypes = [pointer] * 7 + [size] * 7
     library.swiglu.argtypes = [pointer] * 2 + [size] * 2 + [format]
     library.in_large_pages.argtypes = [pointer, size]
-    library.run_blocks.argtypes = [pointer, size, format, *[pointer] * 6, *[size] * 8, number, format]
+    library.run_blocks.argtypes = [pointer, size, *[pointer] * 6, *[size] * 8, number, format]
     return library
 
 
 class LinearTable(ctypes.Structure):
     """A linear layer, as the C file has it."""
 
-    _fields_ = (("tiles", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("outputs", ctypes.c_long))
+    _fields_ = (
+        ("tiles", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("outputs", ctypes.c_long),
+        ("inputs", ctypes.c_long),
+        ("held", ctypes.c_int),
+    )
 
 
 class BlockTable(ctypes.Structure):
@@ -101,6 +112,25 @@ def tiles_of_bf16(weight: Tensor) -> Tensor:
     return _laid_out(weight.unflatten(0, (-1, TILE)).unflatten(2, (-1, 2)).transpose(1, 2))
 
 
+def compact_of(tiles: Tensor) -> Tensor | None:
+    """Tiles of bfloat16 in about three quarters of their bytes, every bit kept, uint8 [bytes] (compact.h).
+
+    None for weights of so many sizes that it is not worth it: more than 1 % would not be among the fifteen most frequent
+    neighbouring exponents of their tile.
+    """
+    _expect(tiles, torch.bfloat16)
+    outputs, inputs = len(tiles) * TILE, tiles.shape[1] * 2
+    heads = torch.empty(len(tiles), HEAD // 4, dtype=torch.int32)
+    rare = _loaded().compact_heads(tiles.data_ptr(), heads.data_ptr(), outputs, inputs)
+    if rare > _RARE * tiles.numel():
+        return None
+    planes = tiles.numel() * 3 // 2
+    made = _empty((planes + heads.nbytes + 8 * rare,), torch.uint8)
+    made[planes : planes + heads.nbytes] = heads.view(torch.uint8).flatten()
+    _loaded().compact_tiles(tiles.data_ptr(), made.data_ptr(), outputs, inputs)
+    return made
+
+
 def tiles_of_int8(numbers: Tensor) -> Tensor:
     """Numbers int8 [N, K] as tiles uint8 [N / 32, K / 4, 32, 4], in which 128 stands for 0."""
     bytes = numbers.view(torch.uint8) ^ 128
@@ -118,20 +148,28 @@ def tiles_of_int4(numbers: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
 
 def _laid_out(weights: Tensor) -> Tensor:
     """A contiguous copy, in large pages where the system has them."""
-    made = torch.empty(weights.shape, dtype=weights.dtype)
+    return _empty(weights.shape, weights.dtype).copy_(weights)
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    made = torch.empty(shape, dtype=dtype)
     if (library := _library()) is not None:
         library.in_large_pages(made.data_ptr(), made.nbytes)
-    return made.copy_(weights)
+    return made
 
 
 def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
     """bfloat16 [M, N] of x bfloat16 [M, K], multiplied exactly and added up as float32: as fast for many rows as for few."""
     _expect(x, torch.bfloat16)
     _expect(tiles, torch.bfloat16)
-    assert x.shape[1] == tiles.shape[1] * 2, f"{x.shape[1]} inputs for {tiles.shape[1] * 2}"
-    x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
-    _check(_loaded().linear_bf16(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y)), x)
-    return y
+    return _linear(x, tiles, None, len(tiles) * TILE, tiles.shape[1] * 2, BF16)
+
+
+def linear_compact(x: Tensor, compact: Tensor, outputs: int, inputs: int) -> Tensor:
+    """As `linear_bf16`, to the last bit, of what `compact_of` made of tiles of so many outputs and inputs."""
+    _expect(x, torch.bfloat16)
+    _expect(compact, torch.uint8)
+    return _linear(x, compact, None, outputs, inputs, COMPACT)
 
 
 def linear_int8(x: Tensor, tiles: Tensor, scale: Tensor) -> Tensor:
@@ -143,11 +181,7 @@ def linear_int8(x: Tensor, tiles: Tensor, scale: Tensor) -> Tensor:
     _expect(x, *FORMATS)
     _expect(tiles, torch.uint8)
     _expect(scale, torch.float32)
-    assert x.shape[1] == tiles.shape[1] * 4, f"{x.shape[1]} inputs for {tiles.shape[1] * 4}"
-    x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
-    weights = (tiles.data_ptr(), scale.data_ptr())
-    _check(_loaded().linear_int8(x.data_ptr(), *weights, y.data_ptr(), *_sizes(x, y), FORMATS[x.dtype]), x)
-    return y
+    return _linear(x, tiles, scale, len(tiles) * TILE, tiles.shape[1] * 4, INT8)
 
 
 def linear_int4(x: Tensor, tiles: Tensor) -> Tensor:
@@ -157,9 +191,14 @@ def linear_int4(x: Tensor, tiles: Tensor) -> Tensor:
     """
     _expect(x, *FORMATS)
     _expect(tiles, torch.uint8)
-    assert x.shape[1] == tiles.shape[1] * GROUP, f"{x.shape[1]} inputs for {tiles.shape[1] * GROUP}"
-    x, y = x.contiguous(), x.new_empty(len(x), len(tiles) * TILE)
-    _check(_loaded().linear_int4(x.data_ptr(), tiles.data_ptr(), y.data_ptr(), *_sizes(x, y), FORMATS[x.dtype]), x)
+    return _linear(x, tiles, None, len(tiles) * TILE, tiles.shape[1] * GROUP, INT4)
+
+
+def _linear(x: Tensor, tiles: Tensor, scale: Tensor | None, outputs: int, inputs: int, held: int) -> Tensor:
+    assert x.shape[1] == inputs, f"{x.shape[1]} inputs for {inputs}"
+    x, y = x.contiguous(), x.new_empty(len(x), outputs)
+    table = LinearTable(tiles.data_ptr(), None if scale is None else scale.data_ptr(), outputs, inputs, held)
+    _check(_loaded().linear(table, x.data_ptr(), y.data_ptr(), len(x), FORMATS[x.dtype]), x)
     return y
 
 
@@ -231,7 +270,6 @@ def attend_many(
 
 def run_blocks(
     blocks: "ctypes.Array[BlockTable]",
-    kind: str,
     x: Tensor,
     cosine: Tensor,
     sine: Tensor,
@@ -244,13 +282,14 @@ def run_blocks(
 ) -> Tensor:
     """[R, D] of x [R, D], behind all blocks: what `rms_norm`, `linear_*`, `attend_one` and `swiglu` do one by one.
 
-    kind: bf16 (then x is bfloat16), int8 or int4, of all weights. keys, values: [blocks, R, Hkv, S, Dh] of neighbouring lanes of
+    x is bfloat16 where weights are, whole or compact. keys, values: [blocks, R, Hkv, S, Dh] of neighbouring lanes of
     a cache. The rest as for `attend_one`.
     """
     _, rows, shared, length, width = keys.shape
     assert keys[0].is_contiguous() and keys.stride() == values.stride(), "lanes lie side by side"
+    whole = blocks[0].qkv.held in (BF16, COMPACT)
     for one in (x, cosine, sine, keys, values):
-        _expect(one, *([torch.bfloat16] if kind == "bf16" else [x.dtype]))
+        _expect(one, torch.bfloat16 if whole else x.dtype)
     _expect(x, *FORMATS)
     y = x.clone(memory_format=torch.contiguous_format)
     given = [one.contiguous() for one in (cosine, sine, entries)]
@@ -258,7 +297,7 @@ def run_blocks(
     lanes = keys.stride(0) // (shared * length * width)
     sizes = (rows, x.shape[1], heads, shared, width, lanes, length, upto)
     table = ctypes.addressof(blocks)
-    _check(_loaded().run_blocks(table, len(blocks), _KINDS[kind], *pointers, *sizes, eps, FORMATS[x.dtype]), x)
+    _check(_loaded().run_blocks(table, len(blocks), *pointers, *sizes, eps, FORMATS[x.dtype]), x)
     return y
 
 
@@ -275,10 +314,6 @@ def _expect(tensor: Tensor, *dtypes: torch.dtype) -> None:
             f"a model that was laid out for this CPU came upon {tensor.dtype} on {tensor.device}; "
             "load it again with the dtype and device that it is to have"
         )
-
-
-def _sizes(x: Tensor, y: Tensor) -> tuple[int, int, int]:
-    return len(x), y.shape[1], x.shape[1]
 
 
 def _check(failed: int, x: Tensor) -> None:

@@ -7,30 +7,32 @@
 
 #include <stdlib.h>
 
+#include "making.h"
 #include "numbers.h"
 
 int omp_get_num_threads(void); // without the header, which some compilers lack
 
 #define SIDE 16            // rows of a matrix, of 64 bytes: 32 bfloat16, 64 bytes, or 16 sums
-#define DEEP 32            // bfloat16 that are multiplied at a time
+#define DEEP 32            // bfloat16 that are multiplied at a time; as many inputs of weights that are made so
 #define BYTES_DEEP 64      // and bytes
 #define CELL (SIDE * DEEP) // bfloat16 in a matrix
-#define STAYS 512          // inputs of a tile whose weights stay in the nearest cache: 32 KiB of bfloat16
-#define BESIDE (3 << 18)   // bytes of rows that stay in the second cache beside them
+#define BESIDE (5 << 18)   // bytes of rows that stay in the second cache beside them
+#define AT_ONCE 4          // matrices of weights that are made before the first is multiplied
 #define MOST 32            // blocks of rows through a tile at a time
 #define MANY 24            // rows from which on int8 and int4 go this way
 
-// What a thread sets its units to: eight matrices of 16 rows of 64 bytes. The settings of others come back behind it.
+// What a thread sets its units to: eight matrices of 64 bytes a row, two of them weights of 16 rows, the others of as many as there are
+// rows of x, up to 16. The settings of others come back behind it.
 typedef struct {
     uint8_t palette, start, zeros[14];
     uint16_t columns[16];
     uint8_t rows[16];
 } Units;
 
-MATRICES static Units units_taken(void) {
+MATRICES static Units units_taken(long rows) {
     Units before, own = {.palette = 1};
     for (int i = 0; i < 8; i++)
-        own.columns[i] = 64, own.rows[i] = SIDE;
+        own.columns[i] = 64, own.rows[i] = i > 5 || rows > SIDE ? SIDE : (uint8_t)rows;
     _tile_storeconfig(&before);
     _tile_loadconfig(&own);
     return before;
@@ -45,25 +47,39 @@ MATRICES int palette(void) {
     return now.palette;
 }
 
-// How weights that are wanted soon are asked for. Where rows are few, each step asks for as many lines, AHEAD of it, as it reads:
-// 32. Where they are many, the weights of a tile stay near while all blocks pass them, and each step of each pass asks for a few
-// `lines` of those that come `next`: all in the first pass would be more than a cache can wait for.
+// What each step does for weights that come later. Where rows are few, it asks for as many lines, AHEAD of it, as it reads: 32. Where
+// they are many, the weights of a tile stay near while all blocks pass them, and each step of each pass asks for a few `lines` of
+// those that come `next`: all in the first pass would be more than a cache can wait for. Weights that are no bfloat16 are made that,
+// a few inputs in each step, while the units multiply.
 typedef struct {
     const char *next;
     int lines;
-} Wanted;
+    Making *making;
+    uint16_t *to;
+    long left; // inputs to make
+    int each;  // so many in a step
+} Later;
 
-static Wanted wanted(const void *next, long blocks) {
-    long passes = (blocks + 1) / 2;
-    return (Wanted){next, passes == 1 ? 0 : (int)((32 + passes - 1) / passes)};
-}
+#define IN_STEP -1 // lines, where each step asks for its own
 
-INLINE void ask_for(Wanted *weights, const void *now) {
-    if (!weights->lines)
+INLINE MATRICES void see_to(Later *later, const void *now) {
+    if (later->lines == IN_STEP)
         for (int line = 0; line < 32; line++)
             prefetch((const char *)now + 64 * line);
-    for (int line = 0; line < weights->lines; line++, weights->next += 64)
-        _mm_prefetch(weights->next, _MM_HINT_T1);
+    for (int line = 0; line < later->lines; line++, later->next += 64)
+        _mm_prefetch(later->next, _MM_HINT_T1);
+    if (later->left) {
+        int some = later->left < later->each ? (int)later->left : later->each;
+        make_bf16(later->making, some, later->to);
+        later->to += some * TILE;
+        later->left -= some;
+    }
+}
+
+// Of weights that are multiplied as they lie, `blocks` of rows at a time.
+static Later later_asked(const void *next, long blocks) {
+    long passes = (blocks + 1) / 2;
+    return (Later){.next = next, .lines = passes == 1 ? IN_STEP : (int)((32 + passes - 1) / passes)};
 }
 
 // The units hold sums [32, 32] of 32 bits: 16 x 16 left and right of one block of rows, and of another.
@@ -86,10 +102,10 @@ INLINE MATRICES void sums_stored(void *to, long along, int blocks) {
 
 // To the sums, `steps` matrices of one tile of weights times those of one or two blocks of rows, `apart` bytes from one to the other;
 // bytes, or bfloat16. Rows are read past the nearest cache, in which they would take the place of weights.
-INLINE MATRICES void multiply(const void *weights, const void *rows, long apart, long steps, int blocks, int bytes, Wanted *soon) {
+INLINE MATRICES void multiply(const void *weights, const void *rows, long apart, long steps, int blocks, int bytes, Later *later) {
     const char *w = weights, *x = rows;
     for (long step = 0; step < steps; step++, w += 2 * 64 * SIDE, x += 64 * SIDE) {
-        ask_for(soon, w);
+        see_to(later, w);
         _tile_loadd(6, w, 128);
         _tile_loadd(7, w + 64, 128);
         _tile_stream_loadd(4, x, 64);
@@ -115,7 +131,7 @@ INLINE MATRICES void multiply(const void *weights, const void *rows, long apart,
 
 // sums [32, 32] += x w^T of `deep` inputs of one tile of weights and one or two blocks of SIDE rows, K inputs apart. first: they
 // are the first inputs, so sums begin at 0.
-INLINE MATRICES void add_matrices(const uint16_t *w, const uint16_t *x, long K, long deep, int blocks, int first, Wanted *soon,
+INLINE MATRICES void add_matrices(const uint16_t *w, const uint16_t *x, long K, long deep, int blocks, int first, Later *later,
                                   float *sums) {
     if (first) {
         sums_cleared();
@@ -127,24 +143,8 @@ INLINE MATRICES void add_matrices(const uint16_t *w, const uint16_t *x, long K, 
             _tile_loadd(3, sums + SIDE * TILE + 16, 128);
         }
     }
-    multiply(w, x, SIDE * K * (long)sizeof(uint16_t), deep / DEEP, blocks, 0, soon);
+    multiply(w, x, SIDE * K * (long)sizeof(uint16_t), deep / DEEP, blocks, 0, later);
     sums_stored(sums, TILE, blocks);
-}
-
-// The same of all K inputs and many blocks, a few inputs at a time, so that their weights stay in the nearest cache.
-MATRICES static void add_all(const uint16_t *w, const uint16_t *x, long K, long blocks, float *sums) {
-    for (long k = 0; k < K; k += STAYS) {
-        long deep = K - k < STAYS ? K - k : STAYS;
-        Wanted soon = wanted(w + (k + STAYS) * TILE, blocks);
-        for (long b = 0; b < blocks; b += 2) {
-            const uint16_t *rows = x + b * SIDE * K + k * SIDE;
-            float *to = sums + b * SIDE * TILE;
-            if (blocks - b > 1)
-                add_matrices(w + k * TILE, rows, K, deep, 2, k == 0, &soon, to);
-            else
-                add_matrices(w + k * TILE, rows, K, deep, 1, k == 0, &soon, to);
-        }
-    }
 }
 
 // How many blocks of rows of so many bytes go through all tiles at a time, to stay near.
@@ -169,90 +169,99 @@ MATRICES static void block_of_rows(const uint16_t *x, long rows, long K, uint16_
             _mm512_storeu_si512(to, row < rows ? _mm512_loadu_si512(x + row * K + k) : _mm512_setzero_si512());
 }
 
-INLINE MATRICES __m512i byte_of(__m512i lanes, int which) {
-    return _mm512_and_si512(_mm512_srli_epi32(lanes, 8 * which), _mm512_set1_epi32(0xff));
+// sums [blocks, 16, 32] = x w^T of one tile, whose weights are made AT_ONCE matrices before they are multiplied: no pass over a few
+// rows is long enough to make those of the next one beside it.
+INLINE MATRICES void add_while_made(Making *making, const uint16_t *x, long K, int blocks, float *sums) {
+    uint16_t made[AT_ONCE][DEEP * TILE] __attribute__((aligned(64)));
+    Later nothing = {0};
+    sums_cleared();
+    for (long step = 1 - AT_ONCE; step < K / DEEP; step++) {
+        if (step + AT_ONCE <= K / DEEP)
+            make_bf16(making, DEEP, made[(step + AT_ONCE - 1) % AT_ONCE]);
+        if (step >= 0)
+            multiply(made[step % AT_ONCE], x + step * CELL, SIDE * K * (long)sizeof(uint16_t), 1, blocks, 0, &nothing);
+    }
+    sums_stored(sums, TILE, blocks);
 }
 
-// Rounded to bfloat16: nothing here is NaN unless a scale is.
-INLINE MATRICES __m512i nearest(__m512 x) {
-    __m512i bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    return _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-}
-
-// The weights of a tile as bfloat16, laid out as those are.
-MATRICES static void widen_int4(const uint8_t *w, long tile, long K, uint16_t *to) {
-    const __m512i upper = _mm512_set1_epi32((int)0xffff0000), low_half = _mm512_set1_epi8(0x0f);
-    w += tile * (K / GROUP) * GROUP_BYTES;
-    for (long g = 0; g < K / GROUP; g++, w += GROUP_BYTES) {
-        const uint16_t *scales = (const uint16_t *)(w + 8 * 64), *zeros = scales + TILE;
-        for (int half = 0; half < 2; half++) {
-            __m512 scale = widened(scales + 16 * half), zero = widened(zeros + 16 * half);
-            zero = _mm512_fnmadd_ps(_mm512_set1_ps(8.0f), scale, zero);
-            for (int i = 0; i < 8; i++) {
-                __m512i four = _mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(w + 64 * i), 4 * half), low_half);
-                for (int pair = 0; pair < 2; pair++) {
-                    __m512 first = _mm512_fmadd_ps(_mm512_cvtepi32_ps(byte_of(four, 2 * pair)), scale, zero);
-                    __m512 second = _mm512_fmadd_ps(_mm512_cvtepi32_ps(byte_of(four, 2 * pair + 1)), scale, zero);
-                    __m512i both = _mm512_or_si512(_mm512_srli_epi32(nearest(first), 16), _mm512_and_si512(nearest(second), upper));
-                    _mm512_storeu_si512(to + 4 * TILE * i + 2 * TILE * pair + 32 * half, both);
-                }
-            }
+// The same of many blocks, a few inputs at a time, so that their weights stay in the nearest cache.
+MATRICES static void add_all(Weights w, long tile, const uint16_t *x, long blocks, float *sums) {
+    uint16_t made[2][STAYS / 2 * TILE] __attribute__((aligned(64)));
+    const long K = w.K, passes = (blocks + 1) / 2;
+    const uint16_t *lie = (const uint16_t *)w.w + tile * K * TILE;
+    Making making = making_of(w, tile);
+    if (w.held != AS_BF16 && passes == 1) {
+        if (blocks == 2)
+            add_while_made(&making, x, K, 2, sums);
+        else
+            add_while_made(&making, x, K, 1, sums);
+        return;
+    }
+    // Two such parts, one that is multiplied and one that is made, take the place of one.
+    const long part = w.held == AS_BF16 ? STAYS : STAYS / 2;
+    const int each = (int)((DEEP / 4 + passes - 1) / passes * 4);
+    Later later;
+    if (w.held != AS_BF16)
+        make_bf16(&making, K < part ? K : part, made[0]);
+    for (long k = 0, turn = 0; k < K; k += part, turn = !turn) {
+        long deep = K - k < part ? K - k : part, left = K - k - deep;
+        const uint16_t *weights = made[turn];
+        if (w.held == AS_BF16) {
+            weights = lie + k * TILE;
+            later = later_asked(weights + part * TILE, blocks);
+        } else {
+            later = (Later){.making = &making, .to = made[!turn], .left = left < part ? left : part, .each = each};
         }
-        to += GROUP * TILE;
+        for (long b = 0; b < blocks; b += 2) {
+            const uint16_t *rows = x + b * SIDE * K + k * SIDE;
+            float *to = sums + b * SIDE * TILE;
+            if (blocks - b > 1)
+                add_matrices(weights, rows, K, deep, 2, k == 0, &later, to);
+            else
+                add_matrices(weights, rows, K, deep, 1, k == 0, &later, to);
+        }
     }
 }
 
-// widen: w is int4, else bfloat16.
-MATRICES static int linear_of_matrices(int widen, const uint16_t *x, const void *w, uint16_t *y, long rows, long N, long K) {
-    long blocks = (rows + SIDE - 1) / SIDE, failed = 0;
+MATRICES static int linear_of_matrices(Weights w, const uint16_t *x, uint16_t *y, long rows) {
+    const long N = w.N, K = w.K, blocks = (rows + SIDE - 1) / SIDE;
     uint16_t *laid = aligned_alloc(64, (size_t)(blocks * SIDE * K) * sizeof(uint16_t));
     if (!laid)
         return -1;
 #pragma omp parallel if (N * K >= SMALL)
     {
         long share = tiles_at_a_time(rows, N / TILE, omp_get_num_threads());
-        uint16_t *wide = widen ? aligned_alloc(64, (size_t)(TILE * K) * sizeof(uint16_t)) : NULL;
-        if (widen && !wide) {
-#pragma omp atomic write
-            failed = -1;
-        }
 #pragma omp for schedule(static)
         for (long b = 0; b < blocks; b++)
             block_of_rows(x + b * SIDE * K, rows - b * SIDE, K, laid + b * SIDE * K);
-        if (!failed) {
-            Units before = units_taken();
-            float sums[MOST * SIDE * TILE] __attribute__((aligned(64)));
-            long near = blocks_near(K * (long)sizeof(uint16_t));
-            for (long from = 0; from < blocks; from += near) {
-                long some = blocks - from < near ? blocks - from : near;
+        Units before = units_taken(rows);
+        float sums[MOST * SIDE * TILE] __attribute__((aligned(64)));
+        long near = blocks_near(K * (long)sizeof(uint16_t));
+        for (long from = 0; from < blocks; from += near) {
+            long some = blocks - from < near ? blocks - from : near;
 #pragma omp for schedule(dynamic, share)
-                for (long tile = 0; tile < N / TILE; tile++) {
-                    const uint16_t *weights = widen ? wide : (const uint16_t *)w + tile * TILE * K;
-                    if (widen)
-                        widen_int4(w, tile, K, wide);
-                    add_all(weights, laid + from * SIDE * K, K, some, sums);
-                    for (long row = from * SIDE; row < (from + some) * SIDE && row < rows; row++) {
-                        const float *sum = sums + (row - from * SIDE) * TILE;
-                        __m512bh both = _mm512_cvtne2ps_pbh(_mm512_load_ps(sum + 16), _mm512_load_ps(sum));
-                        _mm512_storeu_si512(y + row * N + tile * TILE, (__m512i)both);
-                    }
+            for (long tile = 0; tile < N / TILE; tile++) {
+                add_all(w, tile, laid + from * SIDE * K, some, sums);
+                for (long row = from * SIDE; row < (from + some) * SIDE && row < rows; row++) {
+                    const float *sum = sums + (row - from * SIDE) * TILE;
+                    __m512bh both = _mm512_cvtne2ps_pbh(_mm512_load_ps(sum + 16), _mm512_load_ps(sum));
+                    _mm512_storeu_si512(y + row * N + tile * TILE, (__m512i)both);
                 }
             }
-            units_given_back(before);
         }
-        free(wide);
+        units_given_back(before);
     }
     free(laid);
-    return (int)failed;
+    return 0;
 }
 
 // sums [32, 32] += x w^T of `deep` inputs, which share a scale in each row, of one tile of int8 and one or two blocks of SIDE
 // rows. scale: of the rows, `groups` apart.
-INLINE MATRICES void add_bytes(const uint8_t *w, const int8_t *x, long K, long deep, int blocks, int first, Wanted *soon,
+INLINE MATRICES void add_bytes(const uint8_t *w, const int8_t *x, long K, long deep, int blocks, int first, Later *later,
                                const float *scale, long groups, float *sums) {
     int32_t part[2 * SIDE * TILE] __attribute__((aligned(64)));
     sums_cleared();
-    multiply(w, x, SIDE * K, deep / BYTES_DEEP, blocks, 1, soon);
+    multiply(w, x, SIDE * K, deep / BYTES_DEEP, blocks, 1, later);
     sums_stored(part, TILE, blocks);
     for (int row = 0; row < blocks * SIDE; row++) {
         __m512 by = _mm512_set1_ps(scale[row * groups]);
@@ -347,19 +356,19 @@ MATRICES static void add_all_bytes(const uint8_t *w, Rounded x, long from, long 
     long groups = (K + STAYS - 1) / STAYS;
     for (long g = 0; g < groups; g++) {
         long k = g * STAYS, deep = K - k < STAYS ? K - k : STAYS;
-        Wanted soon = wanted(w + (k + STAYS) * TILE, blocks);
+        Later later = later_asked(w + (k + STAYS) * TILE, blocks);
         for (long b = 0; b < blocks; b += 2) {
             int two = blocks - b > 1;
             long rows = (from + b) * SIDE, place = rows * K + k * SIDE, at = rows * groups + g;
             const uint16_t *out = x.out + (from + b) * groups + g;
             float *to = sums + b * SIDE * TILE;
             if (two)
-                add_bytes(w + k * TILE, x.near.bytes + place, K, deep, 2, g == 0, &soon, x.near.scale + at, groups, to);
+                add_bytes(w + k * TILE, x.near.bytes + place, K, deep, 2, g == 0, &later, x.near.scale + at, groups, to);
             else
-                add_bytes(w + k * TILE, x.near.bytes + place, K, deep, 1, g == 0, &soon, x.near.scale + at, groups, to);
+                add_bytes(w + k * TILE, x.near.bytes + place, K, deep, 1, g == 0, &later, x.near.scale + at, groups, to);
             for (int i = 0; i <= two; i++)
                 if (out[i * groups])
-                    add_bytes(w + k * TILE, x.rest.bytes + place + i * SIDE * K, K, deep, 1, 0, &soon,
+                    add_bytes(w + k * TILE, x.rest.bytes + place + i * SIDE * K, K, deep, 1, 0, &later,
                               x.rest.scale + at + i * SIDE * groups, groups, to + i * SIDE * TILE);
         }
     }
@@ -378,7 +387,7 @@ MATRICES static int linear_of_byte_matrices(const void *x, const uint8_t *w, con
 #pragma omp for schedule(static)
         for (long block = 0; block < blocks; block++)
             lay_block(x, block, M, K, groups, format, rows);
-        Units before = units_taken();
+        Units before = units_taken(SIDE);
         float sums[MOST * SIDE * TILE] __attribute__((aligned(64)));
         long near = blocks_near(K);
         for (long from = 0; from < blocks; from += near) {

@@ -10,6 +10,7 @@
 #define TILE 32
 #define GROUP 32
 #define GROUP_BYTES (8 * 64 + 4 * TILE)
+#define STAYS 512       // inputs of a tile whose weights stay in the nearest cache: 32 KiB of bfloat16
 #define SMALL (1 << 17) // weights below which threads cost more than they bring
 // Bytes to ask memory for before they are wanted: left to itself, it does not keep up with two rows. Asked for twice, since the
 // nearest cache alone cannot wait for as much at a time as memory can be fetching.
@@ -26,6 +27,17 @@
 
 // Numbers of x and y: 0 is float32, 1 is bfloat16.
 enum { F32, BF };
+
+// How weights are held: bfloat16 as they are, and in fewer bytes (compact.h); int8; int4.
+enum { AS_BF16, AS_COMPACT, AS_INT8, AS_INT4 };
+
+// A linear layer.
+typedef struct {
+    const void *w;       // in tiles
+    const float *scales; // int8's
+    long N, K;
+    int held;
+} Weights;
 
 INLINE void prefetch(const void *weights) {
     _mm_prefetch((const char *)weights + AHEAD, _MM_HINT_T1);
