@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, overload
@@ -9,7 +10,7 @@ from typing import Any, Literal, overload
 import torch
 from PIL import Image
 
-from openjanus.checkpoints.load import load_checkpoint, load_config, stored_quantization
+from openjanus.checkpoints.load import load_checkpoint, stored_quantization
 from openjanus.device import pick_device, pick_dtype
 from openjanus.engine.engine import Engine
 from openjanus.engine.linear import check_quantization_on, placing
@@ -179,7 +180,7 @@ def load(
         name,
         where,
         pick_dtype(dtype),
-        placing(load_config(name), kind),
+        partial(placing, kind),
         quantized=kind != "none",
         adapter=adapter,
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from openjanus.engine.tiled import TiledBFloat16, TiledCompact, tiled
 from openjanus.janus import load
 from openjanus.kernels import decode
-from openjanus.kernels.decode import HEAD, TILE, compact_of, supported, tiles_of_bf16
+from openjanus.kernels.decode import HEAD_BYTES, TILE, compact_of, supported, tiles_of_bf16
 
 SOURCE = Path(decode.__file__).with_name("decode.c")
 
@@ -92,7 +92,7 @@ def test_weights_that_are_no_numbers_stay_what_they_are():
 def test_three_quarters_of_the_bytes_are_left():
     weight = torch.randn(96, 2048, generator=torch.Generator().manual_seed(0)).mul(0.02).bfloat16()
     _, compact = both(weight)
-    rare = compact.weight.nbytes - weight.numel() * 3 // 2 - 96 // TILE * HEAD
+    rare = compact.weight.nbytes - weight.numel() * 3 // 2 - 96 // TILE * HEAD_BYTES
     # One in 10,000 of normally distributed numbers is so near zero.
     assert 0 < rare < weight.numel() // 1000 * 8
 

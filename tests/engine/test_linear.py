@@ -20,7 +20,7 @@ from openjanus.engine.tiled import FusedNorm, Tiled, TiledBFloat16, TiledCompact
 from openjanus.engine.wide import Wide
 from openjanus.errors import ConfigError
 from openjanus.janus import load
-from openjanus.kernels.decode import attend_many, palette, supported, swiglu
+from openjanus.kernels.decode import attend_many, compact_of, palette, supported, swiglu, tiles_of_bf16
 from openjanus.models.adaptors import ImageHead
 from openjanus.models.attention import Packed as Rows
 from openjanus.models.attention import entry_mask, rotary
@@ -45,9 +45,14 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def layer_of(kind: type[nn.Module], of: nn.Linear) -> nn.Module:
     """A layer of that kind; a skip where its kernel does not run."""
-    if issubclass(kind, Tiled) and {TiledBFloat16: "bf16", TiledInt8: "int8", TiledInt4: "int4"}[kind] not in supported():
+    needs = {TiledBFloat16: "bf16", TiledCompact: "bf16", TiledInt8: "int8", TiledInt4: "int4"}
+    if issubclass(kind, Tiled) and needs[kind] not in supported():
         pytest.skip("this kernel does not run on this processor, or was not compiled")
-    return kind(of)
+    if kind is not TiledCompact:
+        return kind(of)
+    compact = compact_of(tiles_of_bf16(of.weight))
+    assert compact is not None
+    return TiledCompact(of, compact)
 
 
 def linear(inputs: int = 96, outputs: int = 64, bias: bool = False) -> nn.Linear:
@@ -55,7 +60,15 @@ def linear(inputs: int = 96, outputs: int = 64, bias: bool = False) -> nn.Linear
     return nn.Linear(inputs, outputs, bias=bias).bfloat16().requires_grad_(False)
 
 
-ERRORS = [(Packed, 1e-6), (Int8, 0.02), (Int4, 0.09), (TiledBFloat16, 0.004), (TiledInt8, 0.02), (TiledInt4, 0.09)]
+ERRORS = [
+    (Packed, 1e-6),
+    (Int8, 0.02),
+    (Int4, 0.09),
+    (TiledBFloat16, 0.004),
+    (TiledCompact, 0.004),
+    (TiledInt8, 0.02),
+    (TiledInt4, 0.09),
+]
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -83,20 +96,20 @@ def test_whole_numbers_are_kept_exactly():
 
 
 def _made(layer: nn.Linear, quantize: Quantization) -> nn.Module:
-    made = replacement("language.lm_head", layer, quantize)
+    made = replacement("language.lm_head", layer, quantize, few=True)
     assert isinstance(made, KINDS[quantize])
     return made
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledCompact, TiledInt8, TiledInt4])
 def test_a_row_does_not_depend_on_those_beside_it(kind: type[Tiled], dtype: torch.dtype):
     made = layer_of(kind, linear(2048, 96))
     # More than stay near at a time (120 of so many inputs, 384 on matrix units), and some that make no whole block.
-    x = torch.randn(391, 2048, dtype=torch.bfloat16 if kind is TiledBFloat16 else dtype)
+    x = torch.randn(391, 2048, dtype=torch.bfloat16 if kind in (TiledBFloat16, TiledCompact) else dtype)
     few, more = [1, 2, 3, 5, 7, 17], [100, 121, 391]
     # Matrix units take many rows otherwise than few.
-    apart = kind is not TiledBFloat16 and dtype == torch.bfloat16 and "matrices" in supported()
+    apart = kind not in (TiledBFloat16, TiledCompact) and dtype == torch.bfloat16 and "matrices" in supported()
     for sizes in (few, more) if apart else (few + more,):
         results = [torch.cat([made(part) for part in x.split(size)]) for size in sizes]
         assert all(torch.equal(result, results[0]) for result in results)
@@ -157,7 +170,7 @@ def test_what_stands_beside_many_large_inputs_is_not_lost():
 
 
 @pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledCompact, TiledInt8, TiledInt4])
 def test_what_is_no_number_stays_none_in_its_row_of_many(kind: type[Tiled], odd: float):
     x = torch.randn(50, 1088).bfloat16()
     x[17, 600] = odd
@@ -212,7 +225,7 @@ def test_bfloat16_is_multiplied_and_summed_up_as_float32():
 
 
 @pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledCompact, TiledInt8, TiledInt4])
 def test_what_is_no_number_stays_none(kind: type[Tiled], odd: float):
     made = layer_of(kind, linear())
     x = torch.randn(3, 96).bfloat16()
@@ -263,11 +276,11 @@ def test_only_what_every_step_reads_is_replaced():
     layer = linear()
     for name in ("language.lm_head", "generation.head.vision_head"):
         for quantize in ("int8", "int4"):
-            assert isinstance(replacement(name, layer, quantize), KINDS[quantize])
+            assert isinstance(replacement(name, layer, quantize, few=True), KINDS[quantize])
     for name in ("understanding.adaptor.layers.0", "generation.adaptor.layers.0", "generation.decoder_adaptor"):
-        assert replacement(name, layer, "int8") is None
-    assert replacement("language.lm_head", linear(40, 64), "int4") is None, "sizes that the kernels do not take"
-    assert replacement("language.lm_head", layer.float(), "none") is None
+        assert replacement(name, layer, "int8", few=True) is None
+    assert replacement("language.lm_head", linear(40, 64), "int4", few=True) is None, "sizes that the kernels do not take"
+    assert replacement("language.lm_head", layer.float(), "none", few=True) is None
 
 
 @pytest.mark.usefixtures("kernels")
@@ -279,7 +292,7 @@ def test_a_block_whose_layers_are_joined_gives_nearly_what_it_gave(quantize: str
     ids = torch.arange(20)[None]
     wanted = model(model.embed(ids), ids).float()
     for name, module in list(model.named_modules()):
-        replacement(f"language.{name}", module, quantize)  # type: ignore[arg-type]
+        replacement(f"language.{name}", module, quantize, few=True)  # type: ignore[arg-type]
     block = model.model.layers[0]
     held = [part for part in block.modules() if isinstance(part, HELD)]
     assert len(held) == 4 and all(isinstance(part, KINDS[quantize]) for part in held)
@@ -305,7 +318,7 @@ def test_modules_are_told_of_once_when_they_are_whole_and_inner_ones_first(varia
         told.append(name)
         return Int8(module) if name == "language.lm_head" and isinstance(module, nn.Linear) else None
 
-    model = load_checkpoint(tmp_path / "model", placed=watch).model
+    model = load_checkpoint(tmp_path / "model", placing=lambda config: watch).model
     assert len(told) == len(set(told))
     assert isinstance(model.language.lm_head, Int8)
     holders = {name for name, module in tiny.tiny_model(variant).named_modules() if name and [*module.parameters(recurse=False)]}
@@ -331,7 +344,7 @@ def test_norm_and_gate_in_one_go_give_what_their_steps_give(dtype: torch.dtype):
         pytest.skip("our kernels do not run on this processor, or were not compiled")
     norm = RMSNorm(96).to(dtype)
     norm.weight.data.uniform_(0.5, 2)
-    made = replacement("language.model.norm", norm, "int8")
+    made = replacement("language.model.norm", norm, "int8", few=True)
     assert isinstance(made, FusedNorm)
     x = torch.randn(2, 5, 192, dtype=dtype) * torch.tensor([1e-3, 0.1, 1, 10, 60], dtype=dtype)[:, None]
     error = 1e-6 if dtype == torch.float32 else 0.01
@@ -340,8 +353,8 @@ def test_norm_and_gate_in_one_go_give_what_their_steps_give(dtype: torch.dtype):
 
 
 def test_norms_stay_exact_in_float32():
-    assert replacement("language.model.norm", RMSNorm(96), "none") is None
-    assert replacement("generation.decoder_norm", RMSNorm(96), "int8") is None
+    assert replacement("language.model.norm", RMSNorm(96), "none", few=True) is None
+    assert replacement("generation.decoder_norm", RMSNorm(96), "int8", few=True) is None
 
 
 @pytest.mark.parametrize("new", [1, 2, 49])
@@ -442,10 +455,10 @@ def laid_out(quantize: Quantization, dtype: torch.dtype) -> Llama:
     for path in ("layers.0", "layers.1", "layers.2"):
         block = language.model.get_submodule(path)
         for name in ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm"):
-            new = replacement(f"language.model.{path}.{name}", block.get_submodule(name), quantize)
+            new = replacement(f"language.model.{path}.{name}", block.get_submodule(name), quantize, few=True)
             if new is not None:
                 setattr(block, name, new)
-    replacement("language", language, quantize)
+    replacement("language", language, quantize, few=True)
     return language
 
 
@@ -515,7 +528,7 @@ def test_blocks_run_in_one_go_whichever_way_bfloat16_is_held():
     x, span = torch.randn(1, 96).bfloat16(), Span(slice(0, 1), nothing, nothing, 64)
     assert isinstance(language.model.layers[1].mlp.down_proj, TiledCompact)
     language.model.layers[1].mlp.down_proj = TiledBFloat16(linear(160, 96))
-    replacement("language", language, "none")
+    replacement("language", language, "none", few=True)
     assert language.run_one is not None
     given = language.step(x, [span], cache)
     language.run_one = None
@@ -526,7 +539,7 @@ def test_blocks_run_in_one_go_whichever_way_bfloat16_is_held():
 def test_blocks_that_are_not_all_alike_run_one_after_the_other(other: type[nn.Module]):
     language = laid_out("int8", torch.float32)
     language.model.layers[1].mlp.down_proj = layer_of(other, nn.Linear(160, 96, bias=False).requires_grad_(False))
-    replacement("language", language, "int8")
+    replacement("language", language, "int8", few=True)
     assert language.run_one is None
 
 
@@ -568,7 +581,7 @@ def test_on_a_gpu_layers_of_one_input_become_one_layer_in_half_precision(dtype: 
     ids = torch.arange(20)[None]
     wanted = model(model.embed(ids), ids)
     for name, module in list(model.named_modules()):
-        replacement(f"language.{name}", module, "none")
+        replacement(f"language.{name}", module, "none", few=True)
     linears = [name for name, one in model.model.layers[0].named_modules() if isinstance(one, nn.Linear)]
     joined = ["self_attn.o_proj", "self_attn.qkv_proj", "mlp.down_proj", "mlp.gate_up_proj"]
     apart = [f"self_attn.{one}_proj" for one in "qkvo"] + [f"mlp.{one}_proj" for one in ("gate", "up", "down")]
@@ -576,7 +589,12 @@ def test_on_a_gpu_layers_of_one_input_become_one_layer_in_half_precision(dtype: 
     torch.testing.assert_close(model(model.embed(ids), ids), wanted, atol=2e-2, rtol=2e-2)
 
 
-@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledCompact, TiledInt8, TiledInt4])
+def test_no_rows_come_to_no_rows(kind: type[Tiled]):
+    assert layer_of(kind, linear())(torch.zeros(0, 96).bfloat16()).shape == (0, 64)
+
+
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledCompact, TiledInt8, TiledInt4])
 def test_several_threads_come_to_the_bits_of_one(kind: type[Tiled]):
     made = layer_of(kind, linear(2048, 256))
     x = torch.randn(131, 2048, dtype=torch.bfloat16)
@@ -590,7 +608,7 @@ def test_several_threads_come_to_the_bits_of_one(kind: type[Tiled]):
         torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("kind", [TiledBFloat16, TiledInt8, TiledInt4])
+@pytest.mark.parametrize("kind", [TiledBFloat16, TiledCompact, TiledInt8, TiledInt4])
 def test_rows_of_another_width_are_refused(kind: type[Tiled]):
     with pytest.raises(AssertionError, match="128 inputs for 96"):
         layer_of(kind, linear())(torch.randn(2, 128).bfloat16())

@@ -30,7 +30,7 @@ def random_janus(name: str, device: torch.device, dtype: torch.dtype, quantize: 
     config = preset(name)
     settle_threads(device)
     model = build_empty(config).eval().requires_grad_(False)
-    fill(model, device, dtype, placing(config, quantize))
+    fill(model, device, dtype, placing(quantize, config))
     return Janus(model, processor_for(config), f"{name} with random weights", untrained=True)
 
 

@@ -46,6 +46,11 @@ _Module = TypeVar("_Module", bound=nn.Module)
 Placed = Callable[[str, nn.Module], nn.Module | None]
 
 
+def _all_stays(config: JanusConfig) -> Placed:
+    """What takes the place of no module."""
+    return _stays
+
+
 def _stays(name: str, module: nn.Module) -> None:
     return None
 
@@ -75,7 +80,7 @@ def load_checkpoint(
     name: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-    placed: Placed = _stays,
+    placing: Callable[[JanusConfig], Placed] = _all_stays,
     quantized: bool = False,
     adapter: str | Path | None = None,
 ) -> Checkpoint:
@@ -83,9 +88,10 @@ def load_checkpoint(
 
     dtype None is the checkpoint's own (of mixed ones, that of most bytes). A VAE in float16 becomes float32, where it does not
     overflow. A JanusFlow whose VAE is nowhere to be found loads without it: it reads images, and painting says what is missing.
-    placed: told of every module, by its name, as soon as its weights are there, inner ones first; it may change it in place, and
-    what it returns takes its place. quantized: `placed` quantises, so weights that are stored as whole numbers come to it in
-    float32, as exactly as it wants them. adapter: a folder or id of a LoRA (checkpoints/adapters.py) that is merged in.
+    placing: what is told of every module of such a model, by its name, as soon as its weights are there, inner ones first; it may
+    change it in place, and what it returns takes its place. quantized: it quantises, so weights that are stored as whole numbers
+    come to it in float32, as exactly as it wants them. adapter: a folder or id of a LoRA (checkpoints/adapters.py) that is merged
+    in.
     CheckpointError and ConfigError say in one line what is wrong and what to do.
     """
     folder = find_checkpoint(name)
@@ -99,7 +105,7 @@ def load_checkpoint(
     wanted = slots(model)
     main = fit_weights(folder, weights, layouts_of(config.generation), without_vae(wanted))
     change = NO_ADAPTER if adapter is None else read_adapter(adapter, without_vae(wanted), layouts_of(config.generation))
-    place = _Placing(model, torch.device(device), placed, change)
+    place = _Placing(model, torch.device(device), placing(config), change)
     place.fill(main, weights, dtype or weights.dtype, open_extra(folder), exact=weights.quantized if quantized else ())
     if vae_folder is not None:
         vae_weights = open_weights(vae_folder)

@@ -12,7 +12,7 @@ from openjanus.engine.linear import reads_few, takes
 from openjanus.engine.memory import lane_bytes
 from openjanus.engine.tiled import runs_bfloat16
 from openjanus.engine.wide import is_widened
-from openjanus.kernels.decode import HEAD, TILE, fits_tiles
+from openjanus.kernels.decode import HEAD_BYTES, TILE, fits_tiles
 from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.janus import JanusModel
 from openjanus.models.llama import MLP, Attention
@@ -87,7 +87,7 @@ def weight_bytes(model: JanusModel, device: torch.device, dtype: torch.dtype, qu
         if id(tensor) in quantised:
             total += _quantised_bytes(tensor.shape, quantize)
         elif id(tensor) in compact:
-            total += tensor.numel() * 3 // 2 + len(tensor) // TILE * HEAD
+            total += tensor.numel() * 3 // 2 + len(tensor) // TILE * HEAD_BYTES
         else:
             total += tensor.numel() * (4 if id(tensor) in widened else dtype.itemsize)
     if isinstance(model.generation, TokenGeneration) and CodeDecoding.folds(device):
@@ -105,7 +105,8 @@ def _quantised(model: JanusModel, device: torch.device, quantize: Quantization) 
 
 
 def _compact(model: JanusModel, device: torch.device, dtype: torch.dtype) -> Iterator[int]:
-    """The weights in bfloat16 that are held in fewer bytes, by their ids; the few rare ones among them are not counted."""
+    """The weights in bfloat16 that are held in fewer bytes, by their ids, as far as sizes tell: not which layers have too many
+    rare ones for it. A few more of these bytes than are counted here hold what is rare."""
     if dtype != torch.bfloat16 or not runs_bfloat16(device) or not reads_few(model.config):
         return
     for together in _read_in_steps(model):

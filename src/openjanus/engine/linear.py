@@ -111,7 +111,7 @@ def check_quantization_on(name: str, device: torch.device) -> Quantization:
     return kind
 
 
-def placing(config: JanusConfig, quantize: Quantization) -> Placed:
+def placing(quantize: Quantization, config: JanusConfig) -> Placed:
     """`replacement` for the modules of such a model."""
     return partial(replacement, quantize=quantize, few=reads_few(config))
 
@@ -121,7 +121,7 @@ def reads_few(config: JanusConfig) -> bool:
     return not isinstance(config.generation, FlowGenerationConfig)
 
 
-def replacement(name: str, module: nn.Module, quantize: Quantization, few: bool = True) -> nn.Module | None:
+def replacement(name: str, module: nn.Module, quantize: Quantization, few: bool) -> nn.Module | None:
     """What takes the place of a module of that name of a model, whose weights are there; None if it stays. In blocks of the
     language model, layers of one input become one.
 

@@ -98,6 +98,7 @@ MATRICES static void lay_out(const uint16_t *keys, const uint16_t *values, long 
 INLINE MATRICES void product(const uint16_t *a, long apart, const uint16_t *b, long step, long beside, long deep, float *y,
                              long along) {
     sums_cleared();
+    all_written();
     for (long k = 0; k < deep; k += DEEP, b += step) {
         _tile_loadd(4, a + k, apart * 2);
         _tile_loadd(5, a + SIDE * apart + k, apart * 2);

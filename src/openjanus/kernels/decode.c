@@ -382,8 +382,8 @@ INLINE FLOATS void bf16_tile(const uint16_t *w, const float *x, long K, long dee
 FLOATS static void bf16_rows(Weights w, long tile, const float *x, long M, uint16_t *y) {
     float sums[PASS * TILE];
     uint16_t made[STAYS * TILE];
-    const uint16_t *lie = (const uint16_t *)w.w + tile * w.K * TILE;
-    Making making = making_of(w, tile);
+    const uint16_t *lie = (const uint16_t *)w.w + tile * w.K * TILE; // if they lie so
+    Making making = w.held == AS_BF16 ? (Making){0} : making_of(w, tile);
     for (long k = 0; k < w.K; k += STAYS) {
         long deep = w.K - k < STAYS ? w.K - k : STAYS;
         const uint16_t *weights = w.held == AS_BF16 ? lie + k * TILE : made;
@@ -429,6 +429,8 @@ FLOATS static int linear_of_floats(Weights w, const uint16_t *x, uint16_t *y, lo
 // or a flow's, sooner than others do.
 int linear(const Weights *w, const void *x, void *y, long M, int format) {
     int bf16 = w->held == AS_BF16 || w->held == AS_COMPACT;
+    if (!M)
+        return 0;
 #ifdef WITH_MATRICES
     if (format == BF && matrices() && (bf16 || M >= MANY)) {
         if (w->held != AS_INT8)

@@ -19,12 +19,12 @@ from openjanus.models.quantization import GROUP
 
 _VERSION = 7  # as decode.c says
 TILE = 32  # outputs that lie together
-HEAD = 12  # bytes that `compact_of` adds to each tile, besides what is rare
+HEAD_BYTES = 12  # that `compact_of` adds to each tile, besides what is rare
 LANES = 16  # numbers that are worked on at a time
 FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 # How a layer's weights are held, as the C file counts.
 BF16, COMPACT, INT8, INT4 = range(4)
-# Of all weights as many at most may be rare in `compact_of`: each takes eight bytes more, and time of its own.
+# At most this share of a layer's weights may be rare: each takes eight bytes more, and time of its own.
 _RARE = 0.01
 
 
@@ -120,7 +120,7 @@ def compact_of(tiles: Tensor) -> Tensor | None:
     """
     _expect(tiles, torch.bfloat16)
     outputs, inputs = len(tiles) * TILE, tiles.shape[1] * 2
-    heads = torch.empty(len(tiles), HEAD // 4, dtype=torch.int32)
+    heads = torch.empty(len(tiles), HEAD_BYTES // 4, dtype=torch.int32)
     rare = _loaded().compact_heads(tiles.data_ptr(), heads.data_ptr(), outputs, inputs)
     if rare > _RARE * tiles.numel():
         return None

@@ -15,7 +15,7 @@ INLINE FLOATS __m512i nearest(__m512 x) {
     return _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
 }
 
-// What is left to make of a tile; nothing of bfloat16, which is there.
+// What is left to make of a tile.
 typedef struct {
     int held;
     Unpacking compact;

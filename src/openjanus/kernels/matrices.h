@@ -57,7 +57,7 @@ typedef struct {
     Making *making;
     uint16_t *to;
     long left; // inputs to make
-    int each;  // so many in a step
+    long each; // so many in a step
 } Later;
 
 #define IN_STEP -1 // lines, where each step asks for its own
@@ -69,7 +69,7 @@ INLINE MATRICES void see_to(Later *later, const void *now) {
     for (int line = 0; line < later->lines; line++, later->next += 64)
         _mm_prefetch(later->next, _MM_HINT_T1);
     if (later->left) {
-        int some = later->left < later->each ? (int)later->left : later->each;
+        long some = later->left < later->each ? later->left : later->each;
         make_bf16(later->making, some, later->to);
         later->to += some * TILE;
         later->left -= some;
@@ -100,10 +100,14 @@ INLINE MATRICES void sums_stored(void *to, long along, int blocks) {
     }
 }
 
+// Compilers are not told that loads of matrices read memory: what was written for them has to be there.
+INLINE void all_written(void) { __asm__ volatile("" ::: "memory"); }
+
 // To the sums, `steps` matrices of one tile of weights times those of one or two blocks of rows, `apart` bytes from one to the other;
 // bytes, or bfloat16. Rows are read past the nearest cache, in which they would take the place of weights.
 INLINE MATRICES void multiply(const void *weights, const void *rows, long apart, long steps, int blocks, int bytes, Later *later) {
     const char *w = weights, *x = rows;
+    all_written();
     for (long step = 0; step < steps; step++, w += 2 * 64 * SIDE, x += 64 * SIDE) {
         see_to(later, w);
         _tile_loadd(6, w, 128);
@@ -169,58 +173,63 @@ MATRICES static void block_of_rows(const uint16_t *x, long rows, long K, uint16_
             _mm512_storeu_si512(to, row < rows ? _mm512_loadu_si512(x + row * K + k) : _mm512_setzero_si512());
 }
 
-// sums [blocks, 16, 32] = x w^T of one tile, whose weights are made AT_ONCE matrices before they are multiplied: no pass over a few
-// rows is long enough to make those of the next one beside it.
-INLINE MATRICES void add_while_made(Making *making, const uint16_t *x, long K, int blocks, float *sums) {
+// `add_matrices` of many blocks.
+INLINE MATRICES void add_blocks(const uint16_t *w, const uint16_t *x, long K, long deep, long blocks, int first, Later *later,
+                                float *sums) {
+    for (long b = 0; b < blocks; b += 2, x += 2 * SIDE * K, sums += 2 * SIDE * TILE) {
+        if (blocks - b > 1)
+            add_matrices(w, x, K, deep, 2, first, later, sums);
+        else
+            add_matrices(w, x, K, deep, 1, first, later, sums);
+    }
+}
+
+// sums [blocks, 16, 32] = x w^T of one tile of bfloat16 and all K inputs, a few at a time, so that their weights stay in the nearest
+// cache.
+MATRICES static void add_lying(const uint16_t *w, const uint16_t *x, long K, long blocks, float *sums) {
+    for (long k = 0; k < K; k += STAYS, w += STAYS * TILE) {
+        Later later = later_asked(w + STAYS * TILE, blocks);
+        add_blocks(w, x + k * SIDE, K, K - k < STAYS ? K - k : STAYS, blocks, k == 0, &later, sums);
+    }
+}
+
+// The same of weights that are made bfloat16, one part while another is multiplied: both stay near.
+MATRICES static void add_made(Making making, const uint16_t *x, long K, long blocks, float *sums) {
+    enum { PART = STAYS / 2 };
+    uint16_t made[2][PART * TILE] __attribute__((aligned(64)));
+    const long passes = (blocks + 1) / 2, each = (DEEP / 4 + passes - 1) / passes * 4;
+    make_bf16(&making, K < PART ? K : PART, made[0]);
+    for (long k = 0, turn = 0; k < K; k += PART, turn = !turn) {
+        long deep = K - k < PART ? K - k : PART, left = K - k - deep;
+        Later later = {.making = &making, .to = made[!turn], .left = left < PART ? left : PART, .each = each};
+        add_blocks(made[turn], x + k * SIDE, K, deep, blocks, k == 0, &later, sums);
+    }
+}
+
+// The same of one or two blocks, no pass over which is long enough to make a part beside it: AT_ONCE matrices are made before they
+// are multiplied.
+INLINE MATRICES void add_few_made(Making making, const uint16_t *x, long K, int blocks, float *sums) {
     uint16_t made[AT_ONCE][DEEP * TILE] __attribute__((aligned(64)));
     Later nothing = {0};
     sums_cleared();
     for (long step = 1 - AT_ONCE; step < K / DEEP; step++) {
         if (step + AT_ONCE <= K / DEEP)
-            make_bf16(making, DEEP, made[(step + AT_ONCE - 1) % AT_ONCE]);
+            make_bf16(&making, DEEP, made[(step + AT_ONCE - 1) % AT_ONCE]);
         if (step >= 0)
             multiply(made[step % AT_ONCE], x + step * CELL, SIDE * K * (long)sizeof(uint16_t), 1, blocks, 0, &nothing);
     }
     sums_stored(sums, TILE, blocks);
 }
 
-// The same of many blocks, a few inputs at a time, so that their weights stay in the nearest cache.
 MATRICES static void add_all(Weights w, long tile, const uint16_t *x, long blocks, float *sums) {
-    uint16_t made[2][STAYS / 2 * TILE] __attribute__((aligned(64)));
-    const long K = w.K, passes = (blocks + 1) / 2;
-    const uint16_t *lie = (const uint16_t *)w.w + tile * K * TILE;
-    Making making = making_of(w, tile);
-    if (w.held != AS_BF16 && passes == 1) {
-        if (blocks == 2)
-            add_while_made(&making, x, K, 2, sums);
-        else
-            add_while_made(&making, x, K, 1, sums);
-        return;
-    }
-    // Two such parts, one that is multiplied and one that is made, take the place of one.
-    const long part = w.held == AS_BF16 ? STAYS : STAYS / 2;
-    const int each = (int)((DEEP / 4 + passes - 1) / passes * 4);
-    Later later;
-    if (w.held != AS_BF16)
-        make_bf16(&making, K < part ? K : part, made[0]);
-    for (long k = 0, turn = 0; k < K; k += part, turn = !turn) {
-        long deep = K - k < part ? K - k : part, left = K - k - deep;
-        const uint16_t *weights = made[turn];
-        if (w.held == AS_BF16) {
-            weights = lie + k * TILE;
-            later = later_asked(weights + part * TILE, blocks);
-        } else {
-            later = (Later){.making = &making, .to = made[!turn], .left = left < part ? left : part, .each = each};
-        }
-        for (long b = 0; b < blocks; b += 2) {
-            const uint16_t *rows = x + b * SIDE * K + k * SIDE;
-            float *to = sums + b * SIDE * TILE;
-            if (blocks - b > 1)
-                add_matrices(weights, rows, K, deep, 2, k == 0, &later, to);
-            else
-                add_matrices(weights, rows, K, deep, 1, k == 0, &later, to);
-        }
-    }
+    if (w.held == AS_BF16)
+        add_lying((const uint16_t *)w.w + tile * w.K * TILE, x, w.K, blocks, sums);
+    else if (blocks > 2)
+        add_made(making_of(w, tile), x, w.K, blocks, sums);
+    else if (blocks == 2)
+        add_few_made(making_of(w, tile), x, w.K, 2, sums);
+    else
+        add_few_made(making_of(w, tile), x, w.K, 1, sums);
 }
 
 MATRICES static int linear_of_matrices(Weights w, const uint16_t *x, uint16_t *y, long rows) {
