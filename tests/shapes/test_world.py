@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from openjanus.data import shapes_streams as streams
+from openjanus.data.samples import Source
 from openjanus.data.shapes import (
     CANVAS,
     COLOURS,
@@ -477,6 +478,14 @@ def test_withheld_pairs_are_in_no_training_text():
             assert (colour, shape) not in WITHHELD, text
         for shape, colour in re.findall(r"the (\w+) is (\w+)\.", text.lower()):
             assert (colour, shape) not in WITHHELD, text
+
+
+@pytest.mark.parametrize("source", [streams.ToldSource(1), streams.LookupSource(1)])
+def test_withheld_pairs_stand_nowhere_side_by_side_in_what_is_read_without_a_picture(source: Source):
+    pairs = re.compile("|".join(rf"\b{colour} {shape}" for colour, shape in WITHHELD))
+    for k in range(3000):
+        for message in source[k].messages:
+            assert not pairs.search(message.text), message.text
 
 
 def test_withheld_colours_are_no_choice_for_their_shape():

@@ -8,6 +8,7 @@ with these among them, a model of the bundled ones' size begins to find words wi
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,8 +31,11 @@ def lookups(rng: np.random.Generator, turns: int) -> list[Turn]:
 
 def _repeated(rng: np.random.Generator) -> Turn:
     among = (*COLOURS, *SHAPES, *NUMBERS, *LETTERS)
-    words = " ".join(among[i] for i in rng.integers(len(among), size=rng.choice(_REPEATED)))
-    return Turn("lookup", f"Repeat: {words}", words)
+    count = rng.choice(_REPEATED)
+    while True:
+        words = [among[i] for i in rng.integers(len(among), size=count)]
+        if not WITHHELD.intersection(pairwise(words)):
+            return Turn("lookup", f"Repeat: {' '.join(words)}", " ".join(words))
 
 
 def _asked(rng: np.random.Generator, question: str, wanted: Sequence[str], answers: Sequence[str]) -> Turn:

@@ -72,7 +72,8 @@ class FlowGeneration(nn.Module):
         gradient reaches the VAE.
         """
         vae = self._present_vae()
-        with torch.no_grad():
+        # In its own numbers whatever else runs in, so that what is kept of it serves every run.
+        with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
             posterior = vae.encode(pictures.to(next(vae.parameters())))
             mean, deviation = posterior.mean.float(), (0.5 * posterior.logvar.float()).exp()
         draws = np.empty((len(seeds), 2, *mean.shape[1:]), dtype=np.float32)

@@ -56,9 +56,7 @@ class TokenGeneration(nn.Module):
 
     def show(self, pictures: Tensor) -> Tensor:
         """Embeddings [M, N, D] of pictures [M, 3, H, W] in [-1, 1] as their codes, which is how they stand in a prompt."""
-        with torch.no_grad():
-            codes = self.tokenizer.encode(pictures.to(next(self.tokenizer.parameters()))).codes.flatten(1)
-        return self.embed_codes(codes)
+        return self.embed_codes(self._codes(pictures))
 
     def teach(self, pictures: Tensor, seeds: Tensor, earlier: float = 0.0) -> "CodeLesson":
         """What a teacher shows for pictures [M, 3, H, W]: their codes, each as the input behind which the next is predicted.
@@ -66,9 +64,14 @@ class TokenGeneration(nn.Module):
         No gradient reaches the tokenizer, which is frozen in every stage (Janus, section 3.3). Neither seeds nor
         times play a part.
         """
-        with torch.no_grad():
-            codes = self.tokenizer.encode(pictures).codes.flatten(1)
+        codes = self._codes(pictures)
         return CodeLesson(self, codes, inputs=self.embed_codes(codes))
+
+    def _codes(self, pictures: Tensor) -> Tensor:
+        """Codes [M, N] of pictures, in the numbers of the tokenizer whatever else runs in: rounded to bfloat16, a quarter of
+        janus-tiny's pictures would have another code somewhere, and codes that are kept would be those of one run alone."""
+        with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
+            return self.tokenizer.encode(pictures.to(next(self.tokenizer.parameters()))).codes.flatten(1)
 
     def check_paints(self) -> None:
         """Nothing that painting takes can be missing."""

@@ -34,6 +34,11 @@ class PatchDiscriminator(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         return self.layers(pixels)
 
+    @staticmethod
+    def least(layers: int) -> int:
+        """Pixels along one side below which no patch is left: each of the last two convolutions takes one off."""
+        return int(3 * 2**layers)
+
 
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):

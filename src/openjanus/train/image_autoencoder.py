@@ -53,7 +53,7 @@ class ImageAutoencoder(ReconstructionTask):
     module: Autoencoder
 
     def __init__(self, recipe: Recipe, pictures: Pictures, features: Perceptual | None = None) -> None:
-        super().__init__(recipe, pictures)
+        super().__init__(recipe, pictures, recipe.settings.vae.stride)
         self.module = Autoencoder(recipe.settings, features)
 
     def export(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:

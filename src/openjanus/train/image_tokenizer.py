@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from openjanus.config import VQConfig
+from openjanus.errors import ConfigError
 from openjanus.models.vq import VQTokenizer
 from openjanus.train.part_files import save_part
 from openjanus.train.perceptual import Perceptual
@@ -164,7 +165,10 @@ class ImageTokenizer(ReconstructionTask):
     settings: TokenizerSettings
 
     def __init__(self, recipe: Recipe, pictures: Pictures, features: Perceptual | None = None) -> None:
-        super().__init__(recipe, pictures)
+        sizes: VQConfig = recipe.settings.tokenizer
+        if sizes.codebook_size < 1:
+            raise ConfigError(f"settings.tokenizer.codebook_size is {sizes.codebook_size}; it must be 1 or more")
+        super().__init__(recipe, pictures, sizes.stride)
         self.module = Tokenizing(recipe.settings, features)
         self._revived = 0
 

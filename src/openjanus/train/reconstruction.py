@@ -131,7 +131,9 @@ class ReconstructionTask(Task[PictureBatch]):
     module: Autoencoding
     entrances = ("making", "telling", "show")
 
-    def __init__(self, recipe: Recipe, pictures: Pictures) -> None:
+    def __init__(self, recipe: Recipe, pictures: Pictures, stride: int) -> None:
+        """stride: pixels along one side of a place of the latent."""
+        _check(recipe.settings, stride)
         self.recipe = recipe
         self.pictures = pictures
         self.settings: Any = recipe.settings
@@ -164,6 +166,19 @@ class ReconstructionTask(Task[PictureBatch]):
         made = self.module.show(pixels)
         if folder is not None:
             write_pairs(folder / "reconstructions.png", pixels, made)
+
+
+def _check(settings: ReconstructionSettings, stride: int) -> None:
+    """ConfigError if pictures of that size do not pass what is to be trained."""
+    size, adversary = settings.size, settings.adversary
+    if size < stride or size % stride:
+        raise ConfigError(f"settings.size is {size}; it must be a multiple of {stride}, the pixels along one side of a code")
+    least = PatchDiscriminator.least(adversary.layers)
+    if adversary.weight and size < least:
+        raise ConfigError(
+            f"settings.size is {size}, but a discriminator of {adversary.layers} layers wants {least} pixels; "
+            "lower settings.adversary.layers, or set settings.adversary.weight=0"
+        )
 
 
 def _as_sums(means: Mapping[str, Tensor], content: PictureBatch) -> dict[str, Loss]:

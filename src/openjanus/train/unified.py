@@ -105,6 +105,18 @@ class UnifiedSettings:
     preview_questions: tuple[str, ...] = ()
     preview_image: str = ""
 
+    def __post_init__(self) -> None:
+        for share in ("guidance_dropout", "hidden_codes", "edit_dropout"):
+            self._check(share, 0 <= getattr(self, share) <= 1, "a share from 0 to 1")
+        for weight in ("contrast_weight", "text_weight", "alignment_weight"):
+            self._check(weight, 0 <= getattr(self, weight) < math.inf, "0 or more")
+        for number in ("context", "alignment_block", "alignment_width"):
+            self._check(number, getattr(self, number) >= 1, "1 or more")
+
+    def _check(self, key: str, good: bool, allowed: str) -> None:
+        if not good:
+            raise ConfigError(f"settings.{key} is {getattr(self, key)!r}; it must be {allowed}")
+
 
 def check_stages(recipe: Recipe, key: str, names: Sequence[str]) -> None:
     """ConfigError if the names in a setting are not all stages of the recipe."""
@@ -149,6 +161,12 @@ class UnifiedTask(Task[TrainingBatch]):
 
     def _build(self, model: JanusModel) -> UnifiedModel:
         settings, width = self.settings, model.config.language.hidden_size
+        blocks = model.config.language.num_hidden_layers
+        if settings.alignment and settings.alignment_block > blocks:
+            raise ConfigError(
+                f"settings.alignment_block is {settings.alignment_block}; it must be from 1 to {blocks}, "
+                "as many blocks as the language model has"
+            )
         tower = model.config.understanding.encoder.width
         alignment = Alignment(width, tower, settings.alignment_block, settings.alignment_width) if settings.alignment else None
         with torch.device("meta"):
