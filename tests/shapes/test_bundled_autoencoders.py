@@ -15,10 +15,8 @@ from openjanus.models.flow_generation import FlowGeneration
 SCENES = [sample_scene(np.random.default_rng((11, k))) for k in range(100)]
 
 
-# The flow's autoencoder learned at 64 pixels; the model paints 48. Measured: 0.96, 1.00 and 0.92.
-@pytest.mark.parametrize(
-    ("name", "size", "least"), [("janus-tiny", 48, 0.92), ("janusflow-tiny", 64, 0.97), ("janusflow-tiny", 48, 0.9)]
-)
+# Both learned and paint 48 pixels. Measured: 0.96 and 0.98.
+@pytest.mark.parametrize(("name", "size", "least"), [("janus-tiny", 48, 0.92), ("janusflow-tiny", 48, 0.95)])
 def test_whole_scenes_are_read_from_what_comes_back(name: str, size: int, least: float):
     generation = load(name, dtype="float32").model.generation
     pixels = torch.stack([torch.from_numpy(draw(scene, size)).permute(2, 0, 1) / 127.5 - 1 for scene in SCENES])
