@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from openjanus.config import LanguageConfig
+from openjanus.models.llama import Llama
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,6 +64,21 @@ def test_what_the_flow_sees_of_a_colour_is_far_from_the_ground():
 def test_a_flow_finishes_pictures_that_are_nearly_done():
     found = run("flow_restoring.py", "--times", "0.9", "1", "--task", "colors", "--pictures", "16")["right"]["colors"]
     assert found["0.9"] > 0.5 and found["1"] > 0.5
+
+
+def test_the_products_of_a_training_step_are_those_that_are_done(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from train_step import products
+
+    config = LanguageConfig(64, 64, 128, 2, 4)
+    language = Llama(config)
+    x = torch.randn(1, 16, 64, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        language(x, torch.arange(16)[None]).sum().backward()
+    # The counter knows no attention of this kind: scores and means, 64 wide, of half of all pairs, in two blocks, three times.
+    attention = 3 * 2 * 2 * 2 * 64 * 16 * 16 / 2
+    assert products(config, 0, True, [16]) == pytest.approx(counter.get_total_flops() + attention, rel=0.01)
+    assert products(config, 0, False, [16]) == pytest.approx(counter.get_total_flops() * 2 / 3 + attention, rel=0.01)
 
 
 def test_under_load_an_answer_that_is_cut_short_counts_as_lost(monkeypatch: pytest.MonkeyPatch):
