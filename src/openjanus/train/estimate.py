@@ -1,27 +1,26 @@
 """What a run would take on devices that are not here: memory of each, and time of a step, before anything starts.
 
-Parameters and optimizer are counted, of a model without memory. What a step keeps for its gradients is measured on one block of
-the language model at its full width and a few tokens, and multiplied: it grows in proportion to tokens and blocks.
+Parameters and optimizer are counted, of a model without memory; what a step keeps for its gradients is measured on small pieces
+of it (train/kept.py) and multiplied.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from openjanus.checkpoints.assembly import assemble
 from openjanus.checkpoints.load import build_empty
-from openjanus.config import JanusConfig
+from openjanus.config import FlowGenerationConfig, JanusConfig
 from openjanus.data.samples import KINDS
 from openjanus.errors import ConfigError
-from openjanus.models.attention import rotary
+from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.janus import JanusModel
-from openjanus.models.llama import Block, Place, Positions, Turn
 from openjanus.train.eight_bits import optimizer_bytes
 from openjanus.train.from_checkpoint import CheckpointSettings
+from openjanus.train.kept import kept_by_a_block, kept_by_the_network, kept_by_the_tower
 from openjanus.train.lora import whole_parts
 from openjanus.train.parts import belongs
 from openjanus.train.plan import duration
@@ -33,7 +32,8 @@ GIB = 2**30
 WORDS, ANSWER, TEXT = 64, 64, 256
 # Of a GPU's peak, what training of this kind is known to reach.
 REACHED = 0.4
-MEASURED = 64  # tokens
+_TOWER = "understanding.encoder."
+_NETWORK = ("generation.encoder", "generation.decoder")
 
 
 @dataclass(frozen=True)
@@ -165,14 +165,24 @@ def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, 
     mean = sum(kinds[kind] * part for kind, part in mix.items()) / max(sum(mix.values()), 1) or longest
     tokens = samples * longest
     words = samples * (TEXT if "text" in mix else ANSWER)
-    codes = samples * config.generation.positions
-    per_token, residual = kept_by_a_block(config, stage, lora.rank if lora.preset != "none" else 0)
-    kept = tokens * (layers * residual + per_token if stage.checkpointing else layers * per_token)
+    pictures = samples if _paints(mix, settings) else 0
+    per_token, residual = kept_by_a_block(config, half, lora.rank if lora.preset != "none" else 0)
     # Logits in the stage's precision, in float32, and their gradient.
     head = config.generation.tokenizer.codebook_size if hasattr(config.generation, "tokenizer") else 0
-    kept += (words * config.language.vocab_size + codes * head) * (2 * half + 4 + 4)
-    height, across = config.generation.image_size
-    kept += samples * 3 * height * across * 128 * 4 if codes else 0  # inside the tokenizer or VAE, at its widest
+    logits = (words * config.language.vocab_size + pictures * config.generation.positions * head) * (2 * half + 4 + 4)
+    kept: float
+    behind: float = logits  # what is kept behind the blocks
+    if isinstance(model.generation, FlowGeneration) and pictures and any(name.startswith(_NETWORK) for name in moved):
+        behind += pictures * kept_by_the_network(model.generation, half)
+    if stage.checkpointing:
+        # Where blocks run twice, one of them is whole at a time, and what is behind them is gone by then.
+        kept = tokens * layers * residual + max(tokens * per_token, behind)
+    else:
+        kept = tokens * layers * per_token + behind
+    if any(name.startswith(_TOWER) for name in moved) and _reads(mix):
+        kept += samples * kept_by_the_tower(config, half)
+    # Inside the tokenizer or VAE, at its widest, before the language model has begun.
+    kept = max(kept, pictures * 3 * math.prod(config.generation.image_size) * _widest(config) * 4)
     # A product costs 2 forward, 2 for its input's gradient, 2 for its weights' if they move, 2 if it is done again.
     products = sum(blocks.values()) * (4 + 2 * stage.checkpointing) + 2 * min(moving, sum(blocks.values()))
     seconds = products * mean * stage.batch / (gpus * tflops * 1e12 * REACHED)
@@ -190,6 +200,28 @@ def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, 
     )
 
 
+def _paints(mix: Mapping[str, int], settings: CheckpointSettings) -> bool:
+    """Whether a stage of such a mix has pictures to paint."""
+    replayed = getattr(settings, "replay", None)
+    return (
+        "generation" in mix
+        or "editing" in mix
+        or ("replay" in mix and bool(replayed and (replayed.generation or replayed.editing)))
+    )
+
+
+def _reads(mix: Mapping[str, int]) -> bool:
+    """Whether a stage of such a mix may have images to read."""
+    return bool(set(mix) - {"text", "generation"}) or not mix
+
+
+def _widest(config: JanusConfig) -> int:
+    """Channels at which the tokenizer or VAE takes all pixels of a picture."""
+    if isinstance(config.generation, FlowGenerationConfig):
+        return config.generation.vae.block_out_channels[0]
+    return config.generation.tokenizer.ch * config.generation.tokenizer.encoder_ch_mult[0]
+
+
 def _is_halved(name: str, moved: Mapping[str, int], settings: CheckpointSettings) -> bool:
     return settings.base == "bfloat16" and name.startswith("language.") and name not in moved
 
@@ -200,54 +232,3 @@ def _tokens(config: JanusConfig) -> dict[str, int]:
     kinds = {"text": TEXT, "understanding": WORDS + read + ANSWER, "generation": WORDS + painted}
     kinds |= {"editing": WORDS + read + 2 * painted} if config.generation.shows else {}
     return kinds | {"replay": kinds["understanding"]}
-
-
-def kept_by_a_block(config: JanusConfig, stage: Stage, rank: int) -> tuple[float, float]:
-    """Bytes that one block keeps of a token for its gradients, and bytes of a token between blocks."""
-    language = config.language
-    block = Block(language, 0)
-    if rank:
-        block.requires_grad_(False)
-        for module in list(block.modules()):
-            for name, layer in list(module.named_children()):
-                if isinstance(layer, nn.Linear):
-                    setattr(module, name, _Matrices(layer, rank))
-    x = torch.zeros(1, MEASURED, language.hidden_size, requires_grad=True)
-    # Turned before they are attended to, as packed documents are.
-    turn = Turn(*rotary(torch.arange(MEASURED)[None], language.head_size, language.rope_theta, torch.float32))
-    at = Positions([Place(None, None)], turn=turn)
-    half = torch.autocast("cpu", torch.bfloat16) if stage.precision == "bfloat16" else nullcontext()
-    with half:
-        kept = saved_bytes(lambda: block(x, at), block)
-    return kept / MEASURED, 4.0 * language.hidden_size
-
-
-class _Matrices(nn.Module):
-    """A frozen linear layer with LoRA's matrices beside it, as far as memory goes."""
-
-    def __init__(self, layer: nn.Linear, rank: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.down = nn.Linear(layer.in_features, rank, bias=False)
-        self.up = nn.Linear(rank, layer.out_features, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) + self.up(self.down(x))
-
-
-def saved_bytes(run: Callable[[], Any], module: nn.Module) -> int:
-    """Bytes that autograd keeps after a run, without the module's own parameters; each storage once."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
-    found: dict[int, int] = {}
-    held: list[Tensor] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage.nbytes()
-            held.append(tensor)  # so that no other takes its place
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        run()
-    return sum(found.values())
