@@ -104,7 +104,19 @@ def test_stats_tell_tokens_as_training_will_have_them(checkpoint: Path, records:
 def test_stats_say_what_they_leave_out(checkpoint: Path, folder: Path, capsys: Capture):
     assert run("stats", folder, "--model", checkpoint) == 0
     out = capsys.readouterr().out
-    assert "generation: 2 records" in out and "left out: 1 broken record; `openjanus data check` tells why" in out
+    assert "generation: 2 records" in out
+    assert f"left out: 1 record: {folder}/2.png: no .txt or .json with its caption lies beside the image" in out
+
+
+def test_stats_say_why_a_model_has_no_use_for_whole_records(tmp_path: Path, capsys: Capture):
+    image(tmp_path / "0.png")
+    path = tmp_path / "edits.jsonl"
+    path.write_text((json.dumps({"input_prompt": "more", "input_image": "0.png", "output_image": "0.png"}) + "\n") * 2)
+    assert run("check", path) == 0
+    assert run("stats", path, "--model", "janusflow-tiny") == 1
+    reason = f"left out: 2 records (--json lists all), the first: {path}, line 1: this model cannot learn to edit"
+    assert reason in capsys.readouterr().out
+    assert run("stats", path, "--model", "janus-tiny") == 0
 
 
 # -- preview ---------------------------------------------------------------------------

@@ -81,7 +81,13 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path: Path, monkey
 
 def test_a_line_that_is_not_json_is_told_as_editors_count(tmp_path: Path):
     path = wrote(tmp_path / "a.jsonl", '{"text": "fine"}\n\n{"text"\n')
-    assert "a.jsonl, record 2: line 3, column 8 is not JSON" in told(path, 1)
+    assert "a.jsonl, line 3: it is not JSON at column 8" in told(path, 1)
+
+
+def test_a_line_of_a_wrong_shape_is_told_as_editors_count(tmp_path: Path):
+    path = wrote(tmp_path / "a.jsonl", '\n{"text": "fine"}\n \n\n[]\n\n{"text": "fine too"}\n{"caption": "no image"}')
+    assert "a.jsonl, line 5: a record is {" in told(path, 1)
+    assert [RecordFiles([path]).origin(number) for number in range(4)] == [f"{path}, line {line}" for line in (2, 5, 7, 8)]
 
 
 @pytest.mark.parametrize(
@@ -292,5 +298,5 @@ def test_what_stands_there_twice_is_told(tmp_path: Path):
     path = write_lines(tmp_path / "a.jsonl", *({"caption": text, "image": image} for text, image in pairs))
     shard = write_tar(tmp_path / "a.tar", [("x.png", picture(1)), ("x.txt", b"a fox")])
     found = check(RecordFiles([path, shard]), quietly)
-    assert found.duplicates == ((f"{path}, record 4", f"{path}, record 1"), (f"{shard}, x", f"{path}, record 2"))
+    assert found.duplicates == ((f"{path}, line 4", f"{path}, line 1"), (f"{shard}, x", f"{path}, line 2"))
     assert json.loads(json.dumps(found.to_json()))["images"] == 5

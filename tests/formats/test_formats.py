@@ -69,7 +69,7 @@ class Reading:
 @pytest.mark.parametrize(
     ("name", "origins"),
     [
-        ("captions.jsonl", ["captions.jsonl, record 1", "captions.jsonl, record 3"]),
+        ("captions.jsonl", ["captions.jsonl, line 1", "captions.jsonl, line 3"]),
         ("captions.json", ["captions.json, record 1", "captions.json, record 3"]),
         ("folder", ["folder/0.png", "folder/deeper/2.png"]),
         ("shard.tar", ["shard.tar, a/0", "shard.tar, a/2"]),

@@ -1,6 +1,7 @@
 """Offline jobs on small models: the same results in any batches, on any number of processes, and after a kill."""
 
 import json
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import tiny
+from formats.written import captioned, picture, write_lines
 from openjanus.cli import main
 from openjanus.data.records import RecordFiles
 from openjanus.environment import Share
@@ -17,6 +19,7 @@ from openjanus.errors import ConfigError, DataError
 from openjanus.janus import Janus
 from openjanus.jobs.answering import Questions, answer
 from openjanus.jobs.painting import paint, read_prompts
+from openjanus.processing.images import open_image
 from openjanus.types import ImageOptions, TextOptions
 
 OPTIONS = ImageOptions(n=2, steps=2)
@@ -83,6 +86,36 @@ def test_what_was_painted_can_be_learned_from(janus: Janus, prompts: Path, tmp_p
     assert Path(samples[2].picture).name == "000002_0.png"
 
 
+def test_edits_can_be_learned_from_wherever_the_job_ran_and_whatever_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Prompts and folder are given relative to one working directory; the job goes on, and is read, from others."""
+    images = tmp_path / "prompts" / "images"
+    images.mkdir(parents=True)
+    for name, grey in (("a.png", 10), ("b.png", 20)):
+        Image.fromarray(np.full((9, 9, 3), grey, dtype=np.uint8)).save(images / name)
+    embedded = f"data:image/png;base64,{b64encode((images / 'b.png').read_bytes()).decode()}"
+    lines = [
+        {"prompt": "more", "images": ["images/a.png", embedded]},
+        {"prompt": "more", "images": [str(images / "b.png")]},
+        {"prompt": "noise"},
+    ]
+    write_lines(tmp_path / "prompts" / "p.jsonl", *lines)
+    janus = tiny.tiny_janus("janus")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Killed):
+        run(janus, Path("prompts/p.jsonl"), Path("deep/out"), batch=1, progress=killing(1))
+    monkeypatch.chdir(images)
+    assert run(janus, Path("../p.jsonl"), tmp_path / "deep" / "out") == (3, 0)
+    files = RecordFiles(["../../deep/out/records.jsonl"])
+    samples = [files.sample(number) for number in range(len(files))]
+    assert [sample.kind for sample in samples] == ["editing"] * 4 + ["generation"] * 2
+    shown = [[open_image(image).getpixel((0, 0))[0] for image in sample.messages[0].images] for sample in samples]
+    assert shown == [[10, 20], [10, 20], [20], [20], [], []]
+    assert samples[0].messages[0].images[1] == embedded
+    assert len({open_image(sample.picture).tobytes() for sample in samples}) == 6
+    # Where the whole folder goes its records go.
+    assert all(one not in (tmp_path / "deep" / "out" / "records.jsonl").read_text() for one in (str(tmp_path), "prompts/p"))
+
+
 def test_a_line_that_was_cut_off_is_done_again(janus: Janus, prompts: Path, tmp_path: Path):
     run(janus, prompts, tmp_path / "out")
     path = tmp_path / "out" / "records.jsonl"
@@ -98,6 +131,10 @@ def test_the_results_of_another_job_are_not_mixed_with(janus: Janus, prompts: Pa
     run(janus, prompts, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"holds the results of another job: options was .*give the same to go on"):
         paint(janus, read_prompts(prompts), tmp_path / "out", ImageOptions(n=1), Share(), 4, silent, print)
+    prompts.write_text(f"{prompts.read_text(encoding='utf-8')}one more\n", encoding="utf-8")
+    changed = r"holds the results of other prompts: their file has changed since, or is another; give it as it was to go on, or "
+    with pytest.raises(ConfigError, match=changed):
+        run(janus, prompts, tmp_path / "out")
 
 
 def test_prompts_that_cannot_be_painted_are_told_and_the_others_are(tmp_path: Path):
@@ -173,6 +210,44 @@ def test_answers_are_those_of_each_record_alone_and_go_on_after_a_kill(janus: Ja
     # A run can learn from them where they lie.
     sample = RecordFiles([out]).sample(2)
     assert sample.messages[-1].text == alone and Path(sample.messages[0].images[0]).resolve() == tmp_path / "a.png"
+
+
+def test_questions_that_have_changed_are_refused_in_words(janus: Janus, records: Path, tmp_path: Path):
+    out, options = tmp_path / "answers.jsonl", TextOptions(max_tokens=1)
+    answer(janus, Questions.found([str(records)]), out, options, Share(), 4, silent, list[str]().append)
+    questions = Questions.found([str(records)] * 2)
+    with pytest.raises(ConfigError, match="holds the results of other records: their file has changed since"):
+        answer(janus, questions, out, options, Share(), 4, silent, print)
+
+
+@pytest.mark.parametrize("name", ["shard.tar", "rows.parquet", "data.jsonl"])
+def test_answers_about_embedded_images_keep_them(janus: Janus, tmp_path: Path, name: str):
+    if name == "data.jsonl":
+        urls = [f"data:image/png;base64,{b64encode(picture(number)).decode()}" for number in range(4)]
+        path = write_lines(tmp_path / name, *({"question": "What?", "image": url} for url in urls))
+    else:
+        path = captioned(tmp_path, name)
+    out, options, told = tmp_path / "out" / "answers.jsonl", TextOptions(max_tokens=1), list[str]()
+    questions = Questions.found([str(path)])
+    with pytest.raises(Killed):
+        answer(janus, questions, out, options, Share(0, 2), 1, killing(1), told.append)
+    # It goes on as one process where two were.
+    for share in (Share(1, 2), Share()):
+        answer(janus, questions, out, options, share, 2, silent, told.append)
+    found = {}
+    for file in sorted(out.parent.glob("answers*.jsonl")):
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        samples = RecordFiles([file])
+        found |= {line["number"]: samples.sample(place).messages[0].images for place, line in enumerate(lines)}
+    assert told == [] and sorted(found) == [0, 1, 2, 3]
+    for number, (image,) in found.items():
+        np.testing.assert_array_equal(open_image(image), open_image(picture(number)))
+    if name == "data.jsonl":
+        assert [found[number] for number in range(4)] == [(url,) for url in urls]
+        assert not (out.parent / "answers_images").exists()
+    else:
+        written = {file.name: file.read_bytes() for file in (out.parent / "answers_images").iterdir()}
+        assert written == {f"{number:08d}_0.png": picture(number) for number in range(4)}
 
 
 def test_the_commands_do_so_too(

@@ -112,10 +112,10 @@ def test_a_sample_knows_its_record(tmp_path: Path):
     second = write(tmp_path / "b.jsonl", conversation("Hello", "Hi."), {"text": "b1"})
     source = Records("text", [first, second])
     assert [source.record(i).origin for i in (0, 6, 7, 8)] == [
-        f"{first}, record 1",
-        f"{first}, record 7",
-        f"{second}, record 1",
-        f"{second}, record 2",
+        f"{first}, line 1",
+        f"{first}, line 7",
+        f"{second}, line 1",
+        f"{second}, line 2",
     ]
 
 
@@ -136,8 +136,8 @@ def test_a_shuffle_favours_no_place():
     [
         ("", "text", r"there is no record in .*a\.jsonl"),
         ("\n\n", "text", "there is no record"),
-        ('{"text": "x"}\n', "generation", r"a\.jsonl, record 1: it is a record of text, and this is the data for generation"),
-        ('{"text": "x"\n', "text", r"a\.jsonl, record 1: .*delimiter"),
+        ('{"text": "x"}\n', "generation", r"a\.jsonl, line 1: it is a record of text, and this is the data for generation"),
+        ('{"text": "x"\n', "text", r"a\.jsonl, line 1: .*delimiter"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path: Path, content: str, kind: Kind, message: str):

@@ -71,7 +71,7 @@ def stats(
 
     openjanus data stats faces.jsonl --model deepseek-ai/Janus-Pro-1B --context 4096
 
-    Reads no weights: of a Hugging Face id only the small files are fetched.
+    Reads no weights: of a Hugging Face id only the small files are fetched. Ends with 1 if all records had to be left out.
     """
     from openjanus.cli.console import progress_bar
     from openjanus.data.preview import spread
@@ -82,6 +82,8 @@ def stats(
     with progress_bar("stats") as progress:
         found = measure(files, numbers, writer, context, lambda done: progress(done, len(numbers)))
     print(json.dumps(found.to_json(), ensure_ascii=False, indent=2) if as_json else found.to_text())
+    if not found.kinds:
+        raise typer.Exit(1)
 
 
 @app.command()

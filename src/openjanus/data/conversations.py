@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from openjanus.data.addresses import located
 from openjanus.data.forms import IMAGES, one_form
 from openjanus.data.samples import Kind, Sample
 from openjanus.errors import DataError
@@ -15,8 +16,6 @@ from openjanus.processing.tokenizer import IMAGE
 from openjanus.types import ImageSource, Message, Role
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
-# Not relative to anything.
-_ADDRESSES = ("data:", "http://", "https://")
 
 
 def to_sample(record: Any, folder: Path, seed: int, kind: Kind | None = None) -> Sample:
@@ -110,7 +109,7 @@ def _image(value: Any, folder: Path) -> ImageSource:
         return value
     if not isinstance(value, str | Path) or not str(value):
         raise DataError("an image is a path relative to the file, or a data: URL")
-    return value if str(value).startswith(_ADDRESSES) else folder / value
+    return located(value, folder)
 
 
 def to_question(record: Any, folder: Path) -> tuple[tuple[Message, ...], str]:

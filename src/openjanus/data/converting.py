@@ -1,17 +1,14 @@
 """Records of any format as one file of JSON lines, with their images as files beside it."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
+from openjanus.data.addresses import called, file_name, images_of
 from openjanus.data.conversations import to_record
 from openjanus.data.records import RecordFiles, unusable
 from openjanus.data.samples import Sample
@@ -37,10 +34,10 @@ def convert(
     end or not at all. DataError if something is there already, if it cannot be written, or for a broken record (on_error
     "stop"; "skip" leaves it out and tells).
     """
-    images = output.with_name(f"{output.stem}_images")
+    images = images_of(output)
     skipped: list[str] = []
     with _aside(output, images) as (new_output, new_images):
-        place = _Images(new_images, images, output.resolve().parent)
+        place = _Images(new_images, images)
         # Of a file name that is no UTF-8 a backslash and a number is left, which JSON reads as the same name.
         with new_output.open("w", encoding="utf-8", errors="backslashreplace") as file:
             for number in range(len(files)):
@@ -64,29 +61,19 @@ def _line(sample: Sample, images: "_Images") -> str:
 class _Images:
     """Where images are written to, and what records call them."""
 
-    def __init__(self, folder: Path, final: Path, root: Path) -> None:
-        self._folder, self._final, self._root = folder, final, root
+    def __init__(self, folder: Path, final: Path) -> None:
+        self._folder, self._final = folder, final
         self.count = 0
 
     def address(self, source: ImageSource) -> str:
         """What the record says of an image. Embedded ones are written down, byte for byte as they were."""
         if isinstance(source, bytes):
-            name = f"{self.count:08d}{_suffix(source)}"
+            name = file_name(f"{self.count:08d}", source)
             self._folder.mkdir(exist_ok=True)
             (self._folder / name).write_bytes(source)
             self.count += 1
             return f"{self._final.name}/{name}"
-        if isinstance(source, Path):
-            return Path(os.path.relpath(source.resolve(), self._root)).as_posix()
-        return str(source)
-
-
-def _suffix(image: bytes) -> str:
-    try:
-        with Image.open(BytesIO(image)) as opened:
-            return f".{(opened.format or 'png').lower().replace('jpeg', 'jpg')}"
-    except Exception as error:  # the readers of some formats raise almost anything on a damaged header
-        raise DataError("its image is none that can be read here") from error
+        return called(source, self._final.parent)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class KindStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Records by kind. broken: those that are left out, with what is wrong with them."""
+    """Records by kind. broken: those that are left out, broken or of no use to the model, with the reason."""
 
     context: int
     kinds: dict[str, KindStatistics]
@@ -80,7 +80,8 @@ class Statistics:
                 f"{found.too_long:,} are too long"
             )
         if self.broken:
-            lines.append(f"left out: {_counted(len(self.broken), 'broken record')}; `openjanus data check` tells why")
+            others = " (--json lists all), the first" if len(self.broken) > 1 else ""
+            lines.append(f"left out: {_counted(len(self.broken), 'record')}{others}: {' '.join(self.broken[0].split())}")
         return "\n".join(lines)
 
 

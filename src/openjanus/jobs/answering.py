@@ -1,11 +1,11 @@
 """Records from files, answered: a line each, as a record that a run can learn from."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openjanus.data.addresses import called, file_name, images_of
 from openjanus.data.conversations import to_question, to_record
 from openjanus.data.formats.opening import open_records
 from openjanus.data.formats.record_file import RecordFile
@@ -13,8 +13,9 @@ from openjanus.data.samples import Sample
 from openjanus.engine.request import TextRequest
 from openjanus.environment import Share
 from openjanus.errors import DataError, JanusError
+from openjanus.files import replace_file
 from openjanus.janus import Janus
-from openjanus.jobs.results import Results
+from openjanus.jobs.results import Inputs, Results
 from openjanus.jobs.running import results
 from openjanus.types import ImageSource, Message, TextOptions
 
@@ -61,11 +62,11 @@ def answer(
 ) -> tuple[int, int]:
     """Answer this process's share of records into a .jsonl, `batch` at a time; how many are done and how many cannot be.
 
-    A line holds the conversation with the model's answer, and "reference", the answer that the record has. What is done already
-    is not done again.
+    A line holds the conversation with the model's answer, and "reference", the answer that the record has. Images that were
+    embedded go into the folder NAME_images beside it. What is done already is not done again.
     """
-    settings = {"count": len(questions), "model": janus.name, "options": vars(options)}
-    kept = Results(output, share, settings)
+    records = Inputs("records", len(questions))
+    kept = Results(output, share, records, {"model": janus.name, "options": vars(options)})
     every = range(share.rank, len(questions), share.size)
     own = [number for number in every if number not in kept.done]
     asked: dict[int, tuple[tuple[Message, ...], str]] = {}
@@ -81,18 +82,31 @@ def answer(
             failed += 1
             complain(f"record {number + 1} is left out: {result}")
         else:
-            kept.add(number, [_line(messages, result.text, reference, output.parent)])
+            kept.add(number, [_line(messages, result.text, reference, _Images(output, number))])
         progress(len(every) - len(own) + place + 1, len(every))
     return len(every) - failed, failed
 
 
-def _line(messages: Sequence[Message], text: str, reference: str, folder: Path) -> Mapping[str, Any]:
-    """The record of an answer. Images that no file holds are left out: the number says where they are."""
-
-    def address(image: ImageSource) -> str:
-        if not isinstance(image, str | Path) or str(image).startswith("data:"):
-            return ""
-        return os.path.relpath(image, folder)
-
-    record = to_record(Sample("text", (*messages, Message("assistant", text)), 0), address)
+def _line(messages: Sequence[Message], text: str, reference: str, images: "_Images") -> Mapping[str, Any]:
+    """The record of an answer, whose embedded images are written first."""
+    record = to_record(Sample("text", (*messages, Message("assistant", text)), 0), images.address)
     return {**record, "answer": text, **({"reference": reference} if reference else {})}
+
+
+class _Images:
+    """What the record of an answer calls its images.
+
+    Embedded ones are named by the number of their record: so they are the same on any number of processes and after a kill.
+    """
+
+    def __init__(self, output: Path, number: int) -> None:
+        self._output, self._number, self._count = output, number, 0
+
+    def address(self, source: ImageSource) -> str:
+        """Where an image is; an embedded one is written down, byte for byte as it was."""
+        if isinstance(source, bytes):
+            path = images_of(self._output) / file_name(f"{self._number:08d}_{self._count}", source)
+            replace_file(path, source)
+            self._count += 1
+            return called(path, self._output.parent)
+        return called(source, self._output.parent)

@@ -8,13 +8,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from openjanus.data.addresses import called, located
 from openjanus.data.forms import TEXTS
 from openjanus.engine.request import ImageRequest, Picture
 from openjanus.environment import Share
 from openjanus.errors import DataError, JanusError
 from openjanus.files import replace_file
 from openjanus.janus import Janus
-from openjanus.jobs.results import Results
+from openjanus.jobs.results import Inputs, Results
 from openjanus.jobs.running import results
 from openjanus.types import ImageOptions
 
@@ -27,14 +28,14 @@ class Wanted:
 
     number: int
     text: str
-    images: tuple[Path, ...] = ()
+    images: tuple[str | Path, ...] = ()
     seed: int | None = None
 
 
 def read_prompts(path: Path) -> list[Wanted]:
     """The prompts of a file: a text a line; in a .jsonl an object with "prompt", and perhaps "images" to change and a "seed".
 
-    Paths of images are relative to the file. DataError with the line that is none.
+    Paths of images are relative to the file, data: URLs stay as they are. DataError with the line that is none.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -64,7 +65,7 @@ def _wanted(number: int, line: str, path: Path) -> Wanted:
         raise DataError(f"{where}: images is no list of paths")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
         raise DataError(f"{where}: seed is {seed!r}; it must be a whole number of 0 or more")
-    return Wanted(number, text, tuple(path.parent / image for image in images), seed)
+    return Wanted(number, text, tuple(located(image, path.parent) for image in images), seed)
 
 
 def paint(
@@ -82,9 +83,10 @@ def paint(
     Picture i of prompt k is drawn from its own seed + i, or from options.seed (0) + k * n + i: so it is the same in every batch,
     on any number of processes, and after a kill. What is done already is not done again.
     """
-    texts = blake2b(repr([(one.number, one.text, one.images, one.seed) for one in wanted]).encode(), digest_size=8)
-    settings = {"prompts": texts.hexdigest(), "model": janus.name, "options": vars(options)}
-    kept = Results(folder / RECORDS, share, settings)
+    # Images as the records call them: the same job may go on from another working directory.
+    asked = repr([(one.number, one.text, _shown(one, folder), one.seed) for one in wanted])
+    prompts = Inputs("prompts", blake2b(asked.encode(), digest_size=8).hexdigest())
+    kept = Results(folder / RECORDS, share, prompts, {"model": janus.name, "options": vars(options)})
     own = [one for one in wanted[share.rank :: share.size] if one.number not in kept.done]
     total = len(wanted[share.rank :: share.size])
     failed = 0
@@ -103,13 +105,18 @@ def paint(
     return total - failed, failed
 
 
+def _shown(one: Wanted, folder: Path) -> tuple[str, ...]:
+    """What records in a folder call the images of a prompt."""
+    return tuple(called(image, folder) for image in one.images)
+
+
 def _saved(picture: Picture, one: Wanted, place: int, folder: Path, model: str) -> dict[str, Any]:
     """The record of a picture, which is written first."""
     name = f"{one.number:06d}_{place}.png"
     content = BytesIO()
     picture.write(content, model)
     replace_file(folder / name, content.getvalue())
-    shown = [{"type": "image", "image": str(image)} for image in one.images]
+    shown = [{"type": "image", "image": image} for image in _shown(one, folder)]
     user: Any = [*shown, {"type": "text", "text": one.text}] if shown else one.text
     painted = [{"type": "image", "image": name}]
     return {

@@ -6,6 +6,7 @@ than it began with.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,35 @@ from openjanus.files import append_lines, read_lines, write_json
 NUMBER, LAST = "number", "last"
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a job works through: what they are called ("prompts"), and what tells others apart, a count or a digest."""
+
+    name: str
+    identity: int | str
+
+
 class Results:
     """The results of this process. `done`: the numbers of all inputs that some process has finished with."""
 
-    def __init__(self, path: Path, share: Share, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, share: Share, inputs: Inputs, settings: Mapping[str, Any]) -> None:
         """path: the file of one process; with several each has one of its own beside it (`out-0.jsonl`, `out-1.jsonl`).
 
-        settings: what the results depend on; ConfigError if those that are there came of others.
+        settings: what the results depend on besides; ConfigError if those that are there came of others, or of other inputs.
         """
         self.path = path if share.size == 1 else path.with_name(f"{path.stem}-{share.rank}{path.suffix}")
-        self._settle(path.with_name(f".{path.stem}.json"), settings)
+        self._settle(path.with_name(f".{path.stem}.json"), inputs, settings)
         self.done = {number for file in (path, *path.parent.glob(f"{path.stem}-*{path.suffix}")) for number in _finished(file)}
 
-    def _settle(self, note: Path, settings: Mapping[str, Any]) -> None:
-        plain = json.loads(json.dumps(settings))
+    def _settle(self, note: Path, inputs: Inputs, settings: Mapping[str, Any]) -> None:
+        plain = json.loads(json.dumps({inputs.name: inputs.identity, **settings}))
         if note.exists() and (before := json.loads(note.read_text(encoding="utf-8"))) != plain:
-            changed = [key for key in {**before, **plain} if before.get(key) != plain.get(key)]
+            changed = [key for key in {**plain, **before} if before.get(key) != plain.get(key)]
+            if changed[0] == inputs.name:
+                raise ConfigError(
+                    f"{self.path.parent} holds the results of other {inputs.name}: their file has changed since, or is another; "
+                    "give it as it was to go on, or another place with -o"
+                )
             raise ConfigError(
                 f"{self.path.parent} holds the results of another job: {changed[0]} was {before.get(changed[0])!r} and is "
                 f"{plain.get(changed[0])!r}; give the same to go on, or another place with -o"

@@ -10,23 +10,28 @@ from openjanus.errors import DataError
 
 
 class JsonLines:
-    """A .jsonl file, by where its lines begin."""
+    """A .jsonl file, by where its lines begin. Places are told as editors count lines: with the empty ones."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, path.parent
-        place, starts = 0, []
+        place, starts, empty = 0, [], []
         with path.open("rb") as file:
             for line in file:
                 if line.strip():
                     starts.append(place)
+                else:
+                    empty.append(len(starts))
                 place += len(line)
         self._starts = np.array(starts, dtype=np.int64)
+        # Of each empty line, how many records stand before it.
+        self._empty = np.array(empty, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def origin(self, number: int) -> str:
-        return f"{self.path}, record {number + 1}"
+        line = number + 1 + int(np.searchsorted(self._empty, number, side="right"))
+        return f"{self.path}, line {line}"
 
     def read(self, number: int) -> Any:
         with self.path.open("rb") as file:
@@ -35,10 +40,4 @@ class JsonLines:
         try:
             return json.loads(line)
         except json.JSONDecodeError as error:
-            place = f"line {self._line(number)}, column {error.colno}"
-            raise DataError(f"{place} is not JSON: {error.msg}") from error
-
-    def _line(self, number: int) -> int:
-        """The line of a record, counted from 1 as editors do."""
-        with self.path.open("rb") as file:
-            return file.read(int(self._starts[number])).count(b"\n") + 1
+            raise DataError(f"it is not JSON at column {error.colno}: {error.msg}") from error

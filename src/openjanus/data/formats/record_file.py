@@ -15,7 +15,7 @@ class RecordFile(Protocol):
         """Records that there are, broken ones among them."""
 
     def origin(self, number: int) -> str:
-        """Where a record stands, for people: "faces.jsonl, record 7"."""
+        """Where a record stands, for people: "faces.jsonl, line 7"."""
 
     def read(self, number: int) -> Any:
         """A record as it stands there, in whatever form (data/forms.py); embedded images are bytes.
