@@ -23,11 +23,15 @@ STAGE = Stage("adapt", steps=10, batch=4, rate=1e-2, weight_decay=0.1, optimizer
 
 # The toy behind a layer whose moments fit: 16 rows of one block each.
 WIDE = f"""
+import os
 import sys
 from dataclasses import replace
 
+import torch
 from torch import nn
 
+if "RANK" in os.environ:  # a process of its own, which the test cannot reach
+    torch.compile = lambda function, **options: function
 sys.path.insert(0, {str(HERE.parent)!r})
 from train.toy import RECIPE as TOY
 from train.toy import Network, Toy
@@ -54,7 +58,6 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """torchao compiles a step for each shape, which takes minutes and changes no number that matters here."""
     pytest.importorskip("torchao", reason="torchao has the optimizer")
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
 
 
 def test_rows_of_whole_blocks_fit():
@@ -86,6 +89,25 @@ def test_steps_are_near_those_of_adamw_and_take_a_quarter_of_its_state(uncompile
     }
     assert held["exp_avg.scales"].shape == (32, 2)
     assert sum(tensor.nbytes for tensor in held.values()) < 0.26 * 8 * module.weight.numel()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_compiled_step_is_one_that_is_not(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("torchao", reason="torchao has the optimizer")
+    if shutil.which("g++") is None:
+        pytest.skip("there is no compiler for what torch writes")
+    compiled, plain = nn.Linear(512, 32, bias=False), nn.Linear(512, 32, bias=False)
+    plain.load_state_dict(compiled.state_dict())
+    gradient = torch.randn(32, 512, generator=torch.Generator().manual_seed(0))
+    for module in (compiled, plain):
+        if module is plain:
+            monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+        (optimizer,) = build_optimizers(module, trainable(module), STAGE)
+        for sign in (1, 1, -1):
+            module.weight.grad = sign * gradient
+            optimizer.step()
+    torch.testing.assert_close(compiled.weight, plain.weight, atol=1e-4, rtol=1e-4)
 
 
 def test_a_run_goes_on_exactly(uncompiled: None, tmp_path: Path):
