@@ -254,9 +254,13 @@ class UnifiedTask(Task[TrainingBatch]):
         )
         sources = self.by_stage.get(stage.name, self.sources)
         taken = [self._taken(writer, sources[kind], k) for kind, k in places]
-        return self._packed([documents for documents, _ in taken], tuple(text for _, wrong in taken for text in wrong))
+        return replace(
+            self._packed([documents for _, documents, _ in taken]),
+            skipped=tuple(text for _, _, wrong in taken for text in wrong),
+            origins=tuple(origin for origin, _, _ in taken if origin),
+        )
 
-    def _packed(self, documents: Sequence[Sequence[Document]], skipped: tuple[str, ...] = ()) -> Batch[TrainingBatch]:
+    def _packed(self, documents: Sequence[Sequence[Document]]) -> Batch[TrainingBatch]:
         """The documents of some samples as a micro-batch."""
         rows = pack([one for group in documents for one in group], self.settings.context)
         content = batch(rows, self.processor.tokenizer.pad)
@@ -265,14 +269,18 @@ class UnifiedTask(Task[TrainingBatch]):
         image = pictures * self.config.generation.elements
         aligned = pictures * math.prod(self.config.generation.grid)
         counts = {"text": text, "image": image, "positions": text + image, "contrast": rivals, "alignment": aligned}
-        return Batch(content, counts, tokens=content.ids.numel(), skipped=skipped)
+        return Batch(content, counts, tokens=content.ids.numel())
 
-    def _taken(self, writer: Writer, source: Source, k: int) -> tuple[list[Document], tuple[str, ...]]:
-        """The documents of sample k, or of what stands in its place, and what is wrong with the records that do not."""
-        context = self.settings.context
+    def _taken(self, writer: Writer, source: Source, k: int) -> tuple[str, list[Document], tuple[str, ...]]:
+        """Origin and documents of sample k, or of what stands in its place, and what is wrong with the records that do not."""
+
+        def read(sample: Sample) -> tuple[str, list[Document]]:
+            return sample.origin, fitting(writer, sample, self.settings.context)
+
         if self.on_error == "skip" and isinstance(source, Replaceable):
-            return first_good(source, k, lambda sample: fitting(writer, sample, context))
-        return fitting(writer, source[k], context), ()
+            (origin, documents), wrong = first_good(source, k, read)
+            return origin, documents, wrong
+        return *read(source[k]), ()
 
     def losses(self, content: TrainingBatch) -> Mapping[str, Loss]:
         settings = self.settings
