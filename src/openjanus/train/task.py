@@ -120,6 +120,11 @@ class Task(ABC, Generic[C]):
     def after_step(self, stage: Stage, step: int) -> None:
         """What must change in the module otherwise than by a gradient: dead codes brought back to life."""
 
+    @property
+    def has_preview(self) -> bool:
+        """Whether there is anything to preview; if not, no preview is made. The same on every process."""
+        return True
+
     def preview(self, folder: Path | None, step: int) -> None:
         """Show what has been learned: write samples and answers into an empty folder.
 
