@@ -1,5 +1,6 @@
 """Two processes of which one or both meet a number that is none: both stop, and what was saved before stays."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ class OneSided(Toy):
     def batches(self, stage, step, rank, world):
         found = super().batches(stage, step, rank, world)
         for batch in found:
-            batch.content.number.fill_(float("nan") if step == 5 and rank == world - 1 else 1.0)
-        return found
+            batch.content.number.fill_(float("nan") if step == 5 and rank == world - 1 and batch is found[-1] else 1.0)
+        return [replace(batch, origins=(f"process {{rank}}, micro-batch {{place}}",)) for place, batch in enumerate(found)]
 
 
 RECIPE = replace(TOY, task=OneSided)
@@ -50,4 +51,7 @@ def test_a_loss_that_is_no_number_stops_both_processes_and_keeps_the_last_state(
     assert [int(state.name) for state in states(folder / "state")] == [4]
     assert not (folder / "final").exists()
     if whose == "one process's":
+        # Whoever is heard, the first process too, names what the last one had.
+        (told,) = set(re.findall(r"TrainingError: (step 6: .* may help)", err))
+        assert "It came with process 1, micro-batch 1: look" in told and "process 0" not in told
         assert run(folder).step == 20

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from openjanus.data.records import Records
-from openjanus.errors import ConfigError, DataError
+from openjanus.errors import ConfigError, DataError, TrainingError
 from openjanus.janus import load
 from openjanus.train.finetune import REPLAY
 from openjanus.train.overrides import override
@@ -159,3 +159,47 @@ def test_a_broken_record_that_is_held_out_stops_the_run_or_is_passed_over(tmp_pa
     run(tmp_path / "skipped", recipe=override(made, ["settings.on_error=skip"]))
     (line,) = curve(tmp_path / "skipped")
     assert line["metrics"]["validation/text/text"] > 0
+
+
+def poisoned(made: Recipe, word: str) -> Recipe:
+    """The recipe with a model that knows no number for a word."""
+
+    def task(resolved: Recipe) -> UnifiedTask:
+        built = made.task(resolved)
+        assert isinstance(built, UnifiedTask)
+        with torch.no_grad():
+            built.module.language.model.embed_tokens.weight[built.processor.tokenizer.encode(word)[-1]] = float("nan")
+        return built
+
+    return replace(made, task=task)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("text", "And 7?"), ("understanding", "What is 7?"), ("generation", "noise 7"), ("editing", "more noise 7")],
+)
+def test_a_record_whose_loss_is_no_number_stops_the_run_and_is_named(kind: str, said: str, tmp_path: Path):
+    path = Path(records(tmp_path / "data")[kind])
+    path.write_text(path.read_text(encoding="utf-8").replace(said, f"{said} ~"), encoding="utf-8")
+    small = (f"settings.data.{kind}={path}", "settings.held_out=0", "settings.guidance_dropout=0")
+    steps = ("stages.tune.batch=2", "stages.tune.steps=5", "save_every=1")
+    made = poisoned(recipe("finetune_full", checkpoint("janus", tmp_path / "init"), *small, *steps), "~")
+    two = r"the loss \w+ is nan; .* It came with (.*; .*) \(stages\.tune\.micro_batch=1 tells which\): look"
+    with pytest.raises(TrainingError, match=two) as told:
+        run(tmp_path / "run", recipe=made)
+    assert f"{path}, record 8" in str(told.value)
+    # The same command with a record at a time comes to the same step, and names the very record.
+    with pytest.raises(TrainingError) as again:
+        run(tmp_path / "run", recipe=override(made, ["stages.tune.micro_batch=1"]))
+    assert f"It came with {path}, record 8: look at" in str(again.value)
+    assert str(again.value).partition(":")[0] == str(told.value).partition(":")[0]
+    assert not (tmp_path / "run" / "final").exists()
+
+
+def test_the_record_that_stands_in_for_a_broken_one_is_the_one_that_is_named(tmp_path: Path):
+    path = Path(records(tmp_path / "data")["text"])
+    path.write_text("\n".join(["[]"] * 9 + [json.dumps({"text": "A number ~"})]), encoding="utf-8")
+    small = (f"settings.data.text={path}", "settings.held_out=0", "settings.on_error=skip", "stages.tune.batch=1")
+    made = poisoned(recipe("finetune_full", checkpoint("janus", tmp_path / "init"), *small), "~")
+    with pytest.raises(TrainingError, match=r"It came with .*text\.jsonl, record 10: look"):
+        run(tmp_path / "run", recipe=made)

@@ -12,6 +12,7 @@ from openjanus.errors import ConfigError, TrainingError
 from openjanus.train.learner import Learner
 from openjanus.train.losses import add_up, backward
 from openjanus.train.recipe import Recipe
+from openjanus.train.stage import Stage
 from openjanus.train.task import Batch, Loss, Phase
 
 from .game import GAME, Game
@@ -118,8 +119,8 @@ def test_two_losses_over_one_count_weigh_every_position_the_same():
     contents = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0])]
     counts = [{"text": 1, "image": len(one) - 1, "both": len(one)} for one in contents]
     total = add_up([Batch(one, count) for one, count in zip(contents, counts, strict=True)], ALONE)
-    lowered, means = backward(Phase("all", losses), contents, total, toy().stages[0], ALONE)
-    assert lowered == pytest.approx(15 / 5)
+    lowered, means, bad = backward(Phase("all", losses), contents, total, toy().stages[0], ALONE)
+    assert lowered == pytest.approx(15 / 5) and bad == ()
     assert means == pytest.approx({"text": 5 / 2, "image": 10 / 3})
     assert float(weight.grad) == pytest.approx(15 / 5)
 
@@ -186,6 +187,50 @@ def test_a_gradient_that_is_no_number_moves_nothing_though_the_loss_is_one(clip:
     with pytest.raises(TrainingError, match=r"the gradient's norm is (nan|inf); the step was not taken.*stages\.adapt\.rate"):
         take(learner)
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.task.module.state_dict().items())
+
+
+class Found(Toy):
+    """Samples that were found somewhere, three to a micro-batch; in step 1 those of the places in `poisoned` give no number."""
+
+    poisoned: tuple[int, ...] = ()
+
+    def batches(self, stage: Stage, step: int, rank: int, world: int) -> list[Batch[Lesson]]:
+        made = []
+        for place, batch in enumerate(super().batches(stage, step, rank, world)):
+            if step == 1 and place in self.poisoned:
+                batch.content.number[-1] = float("inf")
+            numbers = range(3 * place, 3 * place + len(batch.content.number))
+            made.append(replace(batch, origins=tuple(f"a.jsonl, record {number}" for number in numbers)))
+        return made
+
+
+@pytest.mark.parametrize(
+    ("poisoned", "words"),
+    [
+        ((0,), "It came with a.jsonl, record 0; a.jsonl, record 1; a.jsonl, record 2 (stages.adapt.micro_batch=1 tells which): "),
+        ((2,), "It came with a.jsonl, record 6; a.jsonl, record 7 (stages"),
+        ((1, 2), "It came with a.jsonl, record 3; a.jsonl, record 4; a.jsonl, record 5; a.jsonl, record 6; a.jsonl, record 7 ("),
+        ((0, 1), "; a.jsonl, record 4; and 1 more (stages"),
+    ],
+)
+def test_a_loss_that_is_no_number_names_the_records_of_its_micro_batches(poisoned: tuple[int, ...], words: str):
+    learner = learner_of(replace(RECIPE, task=Found))
+    learner.task.poisoned = poisoned
+    take(learner, 0)
+    with pytest.raises(TrainingError) as told:
+        take(learner, 1)
+    assert str(told.value).startswith("the loss number is inf; the step was not taken. It came with ")
+    assert words in str(told.value) and "A lower stages.adapt.rate (now 0.01)" in str(told.value)
+
+
+def test_a_gradient_alone_that_is_no_number_names_records_of_the_whole_step():
+    class Both(Found, Steep):
+        pass
+
+    with pytest.raises(
+        TrainingError, match=r"norm is (nan|inf); the step was not taken\. The step held a\.jsonl, record 0; .*; and 3 more: look"
+    ):
+        take(learner_of(replace(RECIPE, task=Both)))
 
 
 def test_a_step_without_anything_to_learn_is_refused():

@@ -1,5 +1,6 @@
 """Previews of unified training: what they show, that they change nothing, and too little memory for them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
+from openjanus.data.records import RecordFiles
+from openjanus.data.samples import Sample
 from openjanus.errors import TrainingError
 from openjanus.janus import load
 from openjanus.train.folder import states
+from openjanus.train.overrides import override
 from openjanus.train.recipe import Recipe
+from openjanus.train.recipe_files import load_recipe
 
+from .on_disk import checkpoint, records
 from .running import curve, run
-from .unified_toy import PAPERS, recipe, small
+from .unified_toy import PAPERS, RECIPES, recipe, small
 
 
 @pytest.fixture
@@ -77,6 +83,61 @@ def test_the_curve_is_the_same_to_the_last_digit_with_previews_and_without(shown
     assert not (tmp_path / "without" / "previews").exists()
     one, other = (load(tmp_path / name / "final").model.state_dict() for name in ("with", "without"))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_without_prompts_and_questions_previews_show_held_out_records(variant: str, tmp_path: Path):
+    files = records(tmp_path / "data", count=40)
+    kinds = [kind for kind in files if variant == "janus" or kind != "editing"]
+    data = [f"settings.{'replay' if kind == 'text' else 'data'}.{kind}={files[kind]}" for kind in kinds]
+    made = finetune(checkpoint(variant, tmp_path / "init"), *data, "settings.held_out=3", "preview_every=1")
+    run(tmp_path / "run", recipe=made)
+    preview = tmp_path / "run" / "previews" / "00000001"
+    final = load(tmp_path / "run" / "final")
+    shown = {kind: records_in(files[kind]) for kind in kinds}
+    painted = [sample for kind in ("generation", "editing") for sample in shown.get(kind, [])]
+    pictures = final.generate(
+        [sample.messages[0].text for sample in painted], [sample.messages[0].images for sample in painted], seed=0
+    )
+    lines = [f"{place}.png: {sample.messages[0].text} ({sample.origin})" for place, sample in enumerate(painted)]
+    for kind in ("understanding", "text"):
+        for sample in shown[kind]:
+            asked = sample.messages[0]
+            answer = final.understand(asked.text, asked.images or None, max_tokens=48)
+            lines.append(f"{asked.text} ({sample.origin})\n  {answer}")
+    assert sorted((preview / "preview.txt").read_text(encoding="utf-8").split("\n")) == sorted(
+        "\n".join([*lines, ""]).split("\n")
+    )
+    assert [pixels(preview / f"{place}.png") for place in range(len(painted))] == [one.tobytes() for one in pictures]
+    assert len(list(preview.iterdir())) == len(painted) + 1
+
+
+def records_in(path: str) -> list[Sample]:
+    """The first two of three records held out of forty."""
+    return [RecordFiles([path]).sample(number) for number in (0, 13)]
+
+
+def test_with_prompts_or_questions_held_out_records_are_not_shown(tmp_path: Path):
+    files = records(tmp_path / "data")
+    own = (f"settings.data.generation={files['generation']}", "settings.held_out=1", "settings.preview_questions=Who?")
+    run(tmp_path / "run", recipe=finetune(checkpoint("janus", tmp_path / "init"), *own, "preview_every=1"))
+    (preview,) = (tmp_path / "run" / "previews").iterdir()
+    assert [path.name for path in preview.iterdir()] == ["preview.txt"]
+    assert (preview / "preview.txt").read_text(encoding="utf-8").startswith("Who?\n  ")
+
+
+@pytest.mark.parametrize("held_out", [0, 3])
+def test_without_anything_to_show_there_is_no_preview(held_out: int, tmp_path: Path):
+    (tmp_path / "plain.jsonl").write_text("\n".join(json.dumps({"text": f"Number {i}."}) for i in range(40)), encoding="utf-8")
+    data = (f"settings.data.text={tmp_path}/plain.jsonl", f"settings.held_out={held_out}", "preview_every=1")
+    result = run(tmp_path / "run", recipe=finetune(checkpoint("janus", tmp_path / "init"), *data))
+    assert result.final is not None and not (tmp_path / "run" / "previews").exists()
+
+
+def finetune(init: str, *more: str) -> Recipe:
+    """One step of the fine-tuning recipe at the size of a test."""
+    small = ("stages.tune.steps=1", "stages.tune.batch=8", "stages.tune.warmup=0", "stages.tune.precision=float32")
+    sizes = ("settings.context=256", "settings.base=float32", "settings.saved=float32", "validate_every=0")
+    return override(load_recipe(str(RECIPES / "finetune_full.py")), [*small, *sizes, f"settings.init={init}", *more])
 
 
 def test_a_preview_that_does_not_fit_says_how_to_go_on_without(shown: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -24,6 +24,9 @@ from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
 from openjanus.train.task import Batch, Phase
 
+# So many records are named where a step fails.
+_NAMED = 5
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -157,9 +160,9 @@ class Learner:
         losses: dict[str, float] = {}
         norms: dict[str, float] = {}
         for phase, moved, optimizers in zip(self._phases, self._moved, self._optimizers, strict=True):
-            loss, means = backward(phase, contents, total, self.stage, self._world)
+            loss, means, bad = backward(phase, contents, total, self.stage, self._world)
             norms[phase.name] = clip(moved, self.stage.clip)
-            self._check_finite(means, norms[phase.name])
+            self._check_finite(means, norms[phase.name], batches, bad)
             for optimizer in optimizers:
                 set_rate(optimizer, rate)
                 optimizer.step()
@@ -189,14 +192,28 @@ class Learner:
         if not any(total.counts.values()):
             raise TrainingError(f"{where} has nothing to learn from: no sample of it supervises anything; look at the data")
 
-    def _check_finite(self, losses: Mapping[str, float], norm: float) -> None:
+    def _check_finite(self, losses: Mapping[str, float], norm: float, batches: Sequence[Batch[Any]], bad: Sequence[int]) -> None:
         numbers = {f"the loss {name}": loss for name, loss in losses.items()} | {"the gradient's norm": norm}
         for name, number in numbers.items():
             if not math.isfinite(number):
+                # The losses and the norm are those of all processes, so all come here.
                 raise TrainingError(
-                    f"{name} is {number}; the step was not taken. A lower stages.{self.stage.name}.rate "
-                    f"(now {self.stage.rate:g}), a longer warmup or a smaller clip may help"
+                    f"{name} is {number}; the step was not taken. {self._records(batches, bad)}A lower "
+                    f"stages.{self.stage.name}.rate (now {self.stage.rate:g}), a longer warmup or a smaller clip may help"
                 )
+
+    def _records(self, batches: Sequence[Batch[Any]], bad: Sequence[int]) -> str:
+        """A sentence about the records of all processes' bad micro-batches, or of the whole step if none is; "" without any."""
+        shares = self._world.gather([(place in bad, batch.origins) for place, batch in enumerate(batches)])
+        every = [part for share in shares for part in share]
+        blamed = [part for part in every if part[0]] or every
+        found = list(dict.fromkeys(origin for _, origins in blamed for origin in origins))
+        if not found:
+            return ""
+        more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        which = f"{'It came with' if blamed[0][0] else 'The step held'} {'; '.join(found[:_NAMED])}{more}"
+        closer = f" (stages.{self.stage.name}.micro_batch=1 tells which)" if blamed[0][0] and len(found) > 1 else ""
+        return f"{which}{closer}: look at what stands there, and mend it if it is wrong. "
 
 
 @contextmanager

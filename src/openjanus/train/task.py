@@ -32,12 +32,15 @@ class Batch(Generic[C]):
     counts: how much there is of each thing that losses are divided by (supervised tokens, codes, images); known before the model
     runs, so that a step can be divided by its total. tokens: positions that the model runs over, where the word has a meaning.
     skipped: what is wrong with the records that could not be used and whose places others have taken, one text each.
+    origins: where its samples were found ("faces.jsonl, record 7"), to be named if their loss is no number; what was made up for
+    the occasion has none.
     """
 
     content: C
     counts: Mapping[str, float]
     tokens: int = 0
     skipped: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
 
 class Loss(NamedTuple):
@@ -116,6 +119,11 @@ class Task(ABC, Generic[C]):
 
     def after_step(self, stage: Stage, step: int) -> None:
         """What must change in the module otherwise than by a gradient: dead codes brought back to life."""
+
+    @property
+    def has_preview(self) -> bool:
+        """Whether there is anything to preview; if not, no preview is made. The same on every process."""
+        return True
 
     def preview(self, folder: Path | None, step: int) -> None:
         """Show what has been learned: write samples and answers into an empty folder.

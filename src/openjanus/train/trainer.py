@@ -149,7 +149,7 @@ class _Run:
                 self._saver.finish()
             if signal:
                 return signal
-            if self._recipe.preview_every and self._step % self._recipe.preview_every == 0:
+            if self._recipe.preview_every and self._step % self._recipe.preview_every == 0 and learner.task.has_preview:
                 self._preview(learner, curves)
         if stage is self._recipe.stages[-1]:
             self._finish(learner)

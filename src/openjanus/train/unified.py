@@ -5,7 +5,7 @@ the stages' business (recipes/); what the papers leave open is a setting here, w
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -31,6 +31,7 @@ from openjanus.train.encoded import remember
 from openjanus.train.lora import LoRA, add_lora, save_adapter, take_out
 from openjanus.train.parts import belongs
 from openjanus.train.recipe import Recipe
+from openjanus.train.showing import asking, chosen, show
 from openjanus.train.stage import Precision, Stage
 from openjanus.train.task import Batch, Loss, Task
 from openjanus.types import IGNORE, TrainingBatch
@@ -102,6 +103,7 @@ class UnifiedSettings:
     saved: Precision = "float32"
     """What the final checkpoint's weights are stored in; the published ones are in bfloat16."""
     preview_prompts: tuple[str, ...] = ()
+    """What previews paint, and what they are asked; without both a few records that are held out, if there are any."""
     preview_questions: tuple[str, ...] = ()
     preview_image: str = ""
 
@@ -231,16 +233,21 @@ class UnifiedTask(Task[TrainingBatch]):
     @cached_property
     def _held_out(self) -> dict[str, list[list[Document]]]:
         """The documents of what is never learned from, by kind; every process has all, so that all know which are broken."""
-        writer = Writer(self.processor, self.config.generation, guidance_dropout=0.0, random_crop=False, hidden_codes=0.0)
-        found: dict[str, list[list[Document]]] = {}
-        for kind, samples in self._validation.items():
-            for place in range(len(samples)):
-                try:
-                    found.setdefault(kind, []).append(fitting(writer, samples[place], self.settings.context))
-                except DataError:
-                    if self.on_error == "stop":
-                        raise
+        found = {kind: [documents for _, documents in self._usable(samples)] for kind, samples in self._validation.items()}
         return {kind: documents for kind, documents in found.items() if documents}
+
+    def _usable(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, list[Document]]]:
+        """What is never learned from, with its documents; what is broken ends the run or is passed over."""
+        writer = Writer(self.processor, self.config.generation, guidance_dropout=0.0, random_crop=False, hidden_codes=0.0)
+        for place in range(len(samples)):
+            try:
+                sample = samples[place]
+                documents = fitting(writer, sample, self.settings.context)
+            except DataError:
+                if self.on_error == "stop":
+                    raise
+            else:
+                yield sample, documents
 
     def _batch(self, stage: Stage, places: Sequence[tuple[Kind, int]]) -> Batch[TrainingBatch]:
         writer = Writer(
@@ -254,9 +261,13 @@ class UnifiedTask(Task[TrainingBatch]):
         )
         sources = self.by_stage.get(stage.name, self.sources)
         taken = [self._taken(writer, sources[kind], k) for kind, k in places]
-        return self._packed([documents for documents, _ in taken], tuple(text for _, wrong in taken for text in wrong))
+        return replace(
+            self._packed([documents for _, documents, _ in taken]),
+            skipped=tuple(text for _, _, wrong in taken for text in wrong),
+            origins=tuple(origin for origin, _, _ in taken if origin),
+        )
 
-    def _packed(self, documents: Sequence[Sequence[Document]], skipped: tuple[str, ...] = ()) -> Batch[TrainingBatch]:
+    def _packed(self, documents: Sequence[Sequence[Document]]) -> Batch[TrainingBatch]:
         """The documents of some samples as a micro-batch."""
         rows = pack([one for group in documents for one in group], self.settings.context)
         content = batch(rows, self.processor.tokenizer.pad)
@@ -265,14 +276,18 @@ class UnifiedTask(Task[TrainingBatch]):
         image = pictures * self.config.generation.elements
         aligned = pictures * math.prod(self.config.generation.grid)
         counts = {"text": text, "image": image, "positions": text + image, "contrast": rivals, "alignment": aligned}
-        return Batch(content, counts, tokens=content.ids.numel(), skipped=skipped)
+        return Batch(content, counts, tokens=content.ids.numel())
 
-    def _taken(self, writer: Writer, source: Source, k: int) -> tuple[list[Document], tuple[str, ...]]:
-        """The documents of sample k, or of what stands in its place, and what is wrong with the records that do not."""
-        context = self.settings.context
+    def _taken(self, writer: Writer, source: Source, k: int) -> tuple[str, list[Document], tuple[str, ...]]:
+        """Origin and documents of sample k, or of what stands in its place, and what is wrong with the records that do not."""
+
+        def read(sample: Sample) -> tuple[str, list[Document]]:
+            return sample.origin, fitting(writer, sample, self.settings.context)
+
         if self.on_error == "skip" and isinstance(source, Replaceable):
-            return first_good(source, k, lambda sample: fitting(writer, sample, context))
-        return fitting(writer, source[k], context), ()
+            (origin, documents), wrong = first_good(source, k, read)
+            return origin, documents, wrong
+        return *read(source[k]), ()
 
     def losses(self, content: TrainingBatch) -> Mapping[str, Loss]:
         settings = self.settings
@@ -286,19 +301,21 @@ class UnifiedTask(Task[TrainingBatch]):
             losses["alignment"] = Loss(sums["alignment"], settings.alignment_weight)
         return losses
 
+    @cached_property
+    def _shown(self) -> list[Sample]:
+        """What previews paint and answer: what the settings say or, if they say nothing, a few held-out records of each kind."""
+        settings = self.settings
+        if settings.preview_prompts or settings.preview_questions:
+            return chosen(settings.preview_prompts, settings.preview_questions, settings.preview_image)
+        kinds = self._validation.values()
+        return [one for samples in kinds for one in asking(sample for sample, _ in self._usable(samples))]
+
+    @property
+    def has_preview(self) -> bool:
+        return bool(self._shown)
+
     def preview(self, folder: Path | None, step: int) -> None:
-        janus = Janus(self.module, self.processor, "preview")
-        prompts, questions = list(self.settings.preview_prompts), list(self.settings.preview_questions)
-        pictures = janus.generate(prompts, seed=0) if prompts else []
-        image = [self.settings.preview_image] if self.settings.preview_image else []
-        answers = janus.understand(questions, [image] * len(questions), max_tokens=48) if questions else []
-        if folder is None:
-            return
-        for i, picture in enumerate(pictures):
-            picture.save(folder / f"{i}.png")
-        lines = [f"{i}.png: {prompt}" for i, prompt in enumerate(prompts)]
-        lines += [f"{question}\n  {answer}" for question, answer in zip(questions, answers, strict=True)]
-        (folder / "preview.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        show(Janus(self.module, self.processor, "preview"), self._shown, folder)
 
     def export(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         found = {name: tensor for name, tensor in tensors.items() if not name.startswith("alignment.")}
