@@ -8,43 +8,21 @@ settings.likeness.perceptual=0. The result is a part: settings.init=CHECKPOINT,R
 
 from dataclasses import dataclass
 
-from openjanus.errors import ConfigError
 from openjanus.train.image_tokenizer import ImageTokenizer, TokenizerSettings
-from openjanus.train.perceptual import Perceptual, Vgg16, lpips_weights
-from openjanus.train.pictures import FilePictures
+from openjanus.train.picture_files import PictureFiles
 from openjanus.train.recipe import Recipe
 from openjanus.train.reconstruction import Adversary, Likeness
 from openjanus.train.stage import Stage
 
 
 @dataclass(frozen=True)
-class Settings(TokenizerSettings):
-    """And where things lie."""
-
-    pictures: tuple[str, ...] = ()
-    """Folders; everything below them is read."""
-    vgg: str = ""
-    """torchvision's weights of VGG16."""
-    lpips: str = ""
-    """LPIPS's weights of its channels; none: all count alike."""
-
-
-def task(recipe: Recipe) -> ImageTokenizer:
-    """With LPIPS, unless the perceptual term is switched off."""
-    settings: Settings = recipe.settings
-    features = None
-    if settings.likeness.perceptual:
-        if not settings.vgg:
-            raise ConfigError(
-                "settings.vgg names no file; give torchvision's vgg16-397923af.pth, or settings.likeness.perceptual=0"
-            )
-        features = Perceptual(Vgg16.from_file(settings.vgg), lpips_weights(settings.lpips) if settings.lpips else None)
-    return ImageTokenizer(recipe, FilePictures(settings.pictures, settings.size, recipe.seed), features)
+class Settings(PictureFiles, TokenizerSettings):
+    """A tokenizer's run on files."""
 
 
 RECIPE = Recipe(
     name="vq16",
-    task=task,
+    task=lambda recipe: ImageTokenizer(recipe, *recipe.settings.opened(recipe.seed)),
     settings=Settings(
         size=256, likeness=Likeness(l2=1.0, perceptual=1.0), adversary=Adversary(weight=0.5, start=20_000, width=64, layers=3)
     ),

@@ -1,4 +1,4 @@
-"""The vision tower's task: the sigmoid loss by hand, labels, the mix of single objects and scenes, exports."""
+"""The vision tower's task: the sigmoid loss by hand, captions in company, labels, single objects and scenes, exports."""
 
 import math
 from dataclasses import replace
@@ -7,19 +7,26 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from openjanus.checkpoints.parts import load_part
 from openjanus.config import TowerConfig
 from openjanus.data.shapes_streams import category, painting
 from openjanus.errors import ConfigError
 from openjanus.models.siglip import SiglipTower
-from openjanus.train.encoder import EncoderSettings, EncoderTask, sigmoid_loss, words_of
+from openjanus.train.captioned import hashed
+from openjanus.train.encoder import POSITIONS, EncoderSettings, EncoderTask, sigmoid_loss
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
 
 LABELS = {"colour", "shape", "place", "heart"}
 TOWER = TowerConfig(image_size=16, patch_size=4, width=16, layers=1, heads=2, select_layer=-1)
 STAGE = Stage("learn", steps=2, batch=4, rate=1e-3, mix={"single": 1, "scenes": 3})
+
+
+def words_of(texts: list[str]) -> Tensor:
+    return pad_sequence([torch.tensor(hashed(text)) for text in texts], batch_first=True)
 
 
 def task_of(**settings: Any) -> EncoderTask:
@@ -56,11 +63,24 @@ def test_equal_captions_are_true_of_each_others_pictures() -> None:
     assert float(task.losses(lesson)["captions"].sum) > 12 * 5
 
 
-def test_words_are_the_same_in_any_company() -> None:
+@pytest.mark.parametrize("text_layers", [0, 1])
+def test_a_caption_is_the_same_in_any_company(text_layers: int) -> None:
     alone, together = words_of(["A red circle."]), words_of(["a red circle", "two circles left of a blue star"])
     assert torch.equal(alone[0], together[0, :3]) and together[0, 3:].eq(0).all()
-    task = task_of(text_layers=0)
-    assert torch.allclose(task.module.text(alone)[0], task.module.text(together)[0])
+    read = task_of(text_layers=text_layers).module.text
+    torch.testing.assert_close(read(alone)[0], read(together)[0])
+
+
+def test_of_a_long_caption_the_blocks_read_the_first_words() -> None:
+    long = words_of([" ".join(f"word{k}" for k in range(POSITIONS + 30))])
+    read = task_of(text_layers=1).module.text
+    assert torch.equal(read(long), read(long[:, :POSITIONS]))
+    assert not torch.equal(read(long), read(long[:, : POSITIONS - 1]))
+
+
+def test_a_run_that_nobody_teaches_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"settings\.captions and settings\.labels are both 0"):
+        task_of(captions=0.0, labels=0.0)
 
 
 def test_of_every_four_samples_one_is_a_single_object() -> None:

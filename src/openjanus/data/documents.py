@@ -19,7 +19,7 @@ from openjanus.types import IGNORE, Message, Prompt
 
 # Purposes of a sample's chance; a new one gets a new number, so that the others stay as they are.
 # (models/flow_generation.py has 2, data/records.py 3.)
-DROP, CROP, HIDE = 0, 1, 4
+DROP, CROP, HIDE, STRETCH = 0, 1, 4, 5
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """Packing: documents laid end to end in rows, where they cannot see each other and each starts at position 0."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from openjanus.data.documents import Document, Writer
+from openjanus.data.documents import STRETCH, Document, Writer
 from openjanus.data.records import unusable
-from openjanus.data.samples import Sample
+from openjanus.data.samples import Sample, generator
 from openjanus.errors import DataError, JanusError, PromptError
 from openjanus.types import IGNORE, TrainingBatch
 
@@ -57,6 +58,17 @@ def fitting(writer: Writer, sample: Sample, context: int) -> list[Document]:
             f"or begin another run with settings.context={longest} or more"
         )
     return documents
+
+
+def stretch(document: Document, tokens: int, seed: int) -> Document:
+    """So many tokens in a row of a plain text, from a place drawn by the seed; a shorter text as it is.
+
+    Its last label is the token behind it. So nothing of a long text is out of reach, and none fills more than a row.
+    """
+    start = int(generator(seed, STRETCH).integers(max(len(document) - tokens, 0) + 1))
+    places = slice(start, start + tokens)
+    along = ("ids", "attended", "labels", "slots", "inputs", "outputs", "shown")
+    return replace(document, **{name: getattr(document, name)[places] for name in along})
 
 
 def batch(rows: Sequence[Sequence[Document]], pad: int) -> TrainingBatch:

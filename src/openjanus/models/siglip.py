@@ -45,7 +45,10 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention with one fused projection whose rows are queries, keys, values: [N, P, C] -> [N, P, C]."""
+    """Self-attention with one fused projection whose rows are queries, keys, values: [N, P, C] -> [N, P, C].
+
+    there: bool [N, P], the positions that are read; None reads all.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -53,9 +56,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, there: Tensor | None = None) -> Tensor:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        mask = None if there is None else there[:, None, None]
+        return self.proj(F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -73,7 +77,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block: [N, P, C] -> [N, P, C]."""
+    """A pre-norm transformer block: [N, P, C] -> [N, P, C]. there: as in `Attention`."""
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
@@ -82,8 +86,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.mlp = Mlp(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, there: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), there)
         return x + self.mlp(self.norm2(x))
 
 

@@ -1,36 +1,34 @@
 """Training of the vision tower, before any language model: captions by the sigmoid loss (SigLIP, section 3), labels of patches.
 
-The sigmoid loss is what the published tower learned from. At the size of the bundled models it teaches colours sooner than
-shapes; but the synthetic world knows what covers each patch, and asking for that through linear heads teaches both. What is kept
-is the tower alone. Dims: B pictures, P patches, C tower width, T words, E width of what pictures and captions are compared in.
+The sigmoid loss is what the published tower learned from, and all that captions of one's own can teach. At the size of the
+bundled models it teaches colours sooner than shapes; but the synthetic world knows what covers each patch, and asking for that
+through linear heads teaches both. What is kept is the tower alone. Dims: B pictures, P patches, C tower width, T words, E width
+of what pictures and captions are compared in.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from zlib import crc32
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openjanus.config import TowerConfig
-from openjanus.data.shapes import COLOURS, SHAPES, draw, label_map
-from openjanus.data.shapes_streams import Painting, category, painting
+from openjanus.data.shapes import COLOURS, SHAPES
 from openjanus.errors import ConfigError
 from openjanus.models.siglip import Block, SiglipTower
+from openjanus.train.captioned import Captioned, CaptionedScenes, Shown
 from openjanus.train.part_files import save_part
-from openjanus.train.pictures import UNSEEN, places, to_pixels
+from openjanus.train.pictures import UNSEEN, places
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
 from openjanus.train.task import Batch, Loss, Task
 
 PREFIX = "understanding.encoder."
-# What a stage's mix may name: one object and its name, or any scene and its caption.
-KINDS = ("single", "scenes")
-# Captions are words by their hash: no vocabulary to keep, and of a few hundred words hardly two share a row.
-_ROWS = 4096
+# Words of a caption that the blocks of the text tower read (SigLIP: 64 tokens).
+POSITIONS = 64
 _MEASURED = 128
 
 
@@ -45,7 +43,7 @@ class EncoderSettings:
     """Weight of the labels of patches: a cross-entropy each for colour and shape of what covers them, a distance for where that
     is and how wide, a yes or no for whether its centre lies there. What nobody asks a tower for, it does not tell."""
     text_layers: int = 0
-    """Blocks of the text tower; with 0 a caption is the mean of its words."""
+    """Blocks of the text tower, which read the first 64 words of a caption; with 0 it is the mean of its words."""
     temperature: float = 10.0
     """What similarities are multiplied by at first, learned as its logarithm (SigLIP: 10)."""
     bias: float = -10.0
@@ -54,26 +52,32 @@ class EncoderSettings:
 
 @dataclass(frozen=True)
 class Lesson:
-    """pixels [B, 3, S, S]; words [B, T], 0 behind the end; the labels of data.shapes.Labels, P = G * G patches in row order:
-    colours, shapes [B, P], places [B, P, 3], hearts [B, P]."""
+    """pixels [B, 3, S, S]; words [B, T], 0 behind the end; perhaps the labels of data.shapes.Labels by name, P = G * G patches in
+    row order: colours, shapes [B, P], places [B, P, 3], hearts [B, P]."""
 
     pixels: Tensor
     words: Tensor
-    colours: Tensor
-    shapes: Tensor
-    places: Tensor
-    hearts: Tensor
+    labels: Mapping[str, Tensor]
 
     def to(self, device: torch.device) -> "Lesson":
         """The same on a device."""
-        return Lesson(*(getattr(self, one.name).to(device, non_blocking=True) for one in fields(self)))
+        labels = {name: one.to(device, non_blocking=True) for name, one in self.labels.items()}
+        return Lesson(self.pixels.to(device, non_blocking=True), self.words.to(device, non_blocking=True), labels)
 
 
-def words_of(texts: Sequence[str]) -> Tensor:
-    """The words of texts as rows of an embedding, int64 [B, T], 0 behind the end of the shorter ones."""
-    found = [[1 + crc32(word.strip(".,!?").encode()) % (_ROWS - 1) for word in text.lower().split()] for text in texts]
-    longest = max(map(len, found))
-    return torch.tensor([row + [0] * (longest - len(row)) for row in found])
+def lesson_of(shown: Sequence[Shown]) -> Lesson:
+    """Pictures and captions as one lesson."""
+    words = [torch.tensor(one.words) for one in shown]
+    labels = [one.labels for one in shown if one.labels is not None]
+    return Lesson(
+        torch.stack([one.pixels for one in shown]),
+        nn.utils.rnn.pad_sequence(words, batch_first=True),
+        {
+            name: torch.stack([torch.from_numpy(getattr(label, name)).flatten(0, 1) for label in labels])
+            for name in ("colours", "shapes", "places", "hearts")
+            if labels
+        },
+    )
 
 
 def sigmoid_loss(pictures: Tensor, captions: Tensor, same: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -86,28 +90,40 @@ def sigmoid_loss(pictures: Tensor, captions: Tensor, same: Tensor, scale: Tensor
     return -F.logsigmoid(torch.where(same, logits, -logits)).sum()
 
 
-class TextTower(nn.Module):
-    """Words [B, T] -> one vector a caption [B, E]: their mean, after transformer blocks if there are any."""
+def alike(words: Tensor) -> Tensor:
+    """Which captions are true of which pictures, bool [B, B]: of two equal ones, both are true of both."""
+    return (words[:, None] == words[None]).all(-1)
 
-    def __init__(self, width: int, layers: int, like: TowerConfig) -> None:
+
+class TextTower(nn.Module):
+    """Words [B, T] -> one vector a caption [B, E]: their mean, after transformer blocks if there are any.
+
+    A caption's vector is the same in any company. Blocks read its first POSITIONS words.
+    """
+
+    def __init__(self, width: int, layers: int, like: TowerConfig, rows: int) -> None:
         super().__init__()
-        self.embed = nn.Embedding(_ROWS, width, padding_idx=0)
-        self.positions = nn.Parameter(0.02 * torch.randn(64, width))
+        self.embed = nn.Embedding(rows, width, padding_idx=0)
+        self.positions = nn.Parameter(0.02 * torch.randn(POSITIONS, width))
         self.blocks = nn.Sequential(*(Block(like) for _ in range(layers)))
         self.project = nn.Linear(width, width)
 
     def forward(self, words: Tensor) -> Tensor:
-        there = (words != 0).unsqueeze(-1)
-        embedded = self.embed(words)
-        # Empty places are read too, as words that mean nothing; they are left out of the mean.
-        hidden = self.blocks(embedded + self.positions[: words.shape[1]]) if len(self.blocks) else embedded
-        return self.project((hidden * there).sum(1) / there.sum(1))
+        if len(self.blocks):
+            words = words[:, :POSITIONS]
+        there = words != 0
+        hidden = self.embed(words)
+        if len(self.blocks):
+            hidden = hidden + self.positions[: words.shape[1]]
+        for block in self.blocks:
+            hidden = block(hidden, there)
+        return self.project((hidden * there.unsqueeze(-1)).sum(1) / there.sum(1, keepdim=True))
 
 
 class Teaching(nn.Module):
     """The tower, and all that teaches it and is thrown away."""
 
-    def __init__(self, settings: EncoderSettings) -> None:
+    def __init__(self, settings: EncoderSettings, rows: int) -> None:
         super().__init__()
         width = settings.tower.width
         self.tower = SiglipTower(settings.tower)
@@ -115,7 +131,7 @@ class Teaching(nn.Module):
         self.shape = nn.Linear(width, 1 + len(SHAPES))
         self.place = nn.Linear(width, 3)
         self.heart = nn.Linear(width, 1)
-        self.text = TextTower(width, settings.text_layers, settings.tower)
+        self.text = TextTower(width, settings.text_layers, settings.tower, rows)
         self.log_scale = nn.Parameter(torch.tensor([math.log(settings.temperature)]))
         self.bias = nn.Parameter(torch.tensor([settings.bias]))
         self.captions, self.labels = settings.captions, settings.labels
@@ -125,19 +141,25 @@ class Teaching(nn.Module):
         patches = self.tower(lesson.pixels)
         losses = {}
         if self.captions:
-            pictures = self.tower.vision_tower.attn_pool(patches)
-            # Of two equal captions in a batch, both are true of both pictures.
-            same = (lesson.words[:, None] == lesson.words[None]).all(-1)
-            losses["captions"] = sigmoid_loss(
-                pictures.float(), self.text(lesson.words).float(), same, self.log_scale.exp(), self.bias
-            )
+            pictures, captions = self._compared(patches, lesson.words)
+            losses["captions"] = sigmoid_loss(pictures, captions, alike(lesson.words), self.log_scale.exp(), self.bias)
         if self.labels:
-            for name, head, wanted in (("colour", self.colour, lesson.colours), ("shape", self.shape, lesson.shapes)):
-                losses[name] = F.cross_entropy(head(patches).float().flatten(0, 1), wanted.flatten(), reduction="sum")
-            losses["place"] = F.l1_loss(self.place(patches).float(), lesson.places, reduction="sum") / 3
+            wanted = lesson.labels
+            for name, head, right in (("colour", self.colour, wanted["colours"]), ("shape", self.shape, wanted["shapes"])):
+                losses[name] = F.cross_entropy(head(patches).float().flatten(0, 1), right.flatten(), reduction="sum")
+            losses["place"] = F.l1_loss(self.place(patches).float(), wanted["places"], reduction="sum") / 3
             hearts = self.heart(patches).float().squeeze(-1)
-            losses["heart"] = F.binary_cross_entropy_with_logits(hearts, lesson.hearts.float(), reduction="sum")
+            losses["heart"] = F.binary_cross_entropy_with_logits(hearts, wanted["hearts"].float(), reduction="sum")
         return losses
+
+    def _compared(self, patches: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures and captions as they are compared, float32 [B, E] each."""
+        return self.tower.vision_tower.attn_pool(patches).float(), self.text(words).float()
+
+    def match(self, pixels: Tensor, words: Tensor) -> Tensor:
+        """Which of the captions suits each picture best, [B]."""
+        pictures, captions = self._compared(self.tower(pixels), words)
+        return (F.normalize(pictures, dim=-1) @ F.normalize(captions, dim=-1).T).argmax(-1)
 
     def read(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The likeliest colour and shape of each patch, [B, P] each."""
@@ -146,61 +168,64 @@ class Teaching(nn.Module):
 
 
 class EncoderTask(Task[Lesson]):
-    """The task: settings are EncoderSettings. Negatives of the sigmoid loss are those of the micro-batch."""
+    """The task: settings are EncoderSettings; source: what is shown, scenes of the synthetic world unless something else is.
+
+    Negatives of the sigmoid loss are those of the micro-batch.
+    """
 
     module: Teaching
     blocks = ("tower.vision_tower.blocks",)
-    entrances = ("teach", "read")
+    entrances = ("teach", "read", "match")
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, source: Captioned | None = None) -> None:
         self.recipe = recipe
         self.settings: EncoderSettings = recipe.settings
         tower = self.settings.tower
         if not tower.ignore_head or tower.image_size % tower.patch_size:
             raise ConfigError("settings.tower must leave its head (ignore_head) and its patches must tile image_size")
-        self.module = Teaching(self.settings)
+        self.source = source or CaptionedScenes(recipe.seed, tower)
+        self._check_teachers()
+        self.module = Teaching(self.settings, self.source.rows)
+
+    def _check_teachers(self) -> None:
+        settings = self.settings
+        if not settings.captions and not settings.labels:
+            raise ConfigError("settings.captions and settings.labels are both 0, so nothing is learned; raise one of them")
+        if settings.labels and not self.source.labelled:
+            raise ConfigError(
+                f"settings.labels is {settings.labels}, but nobody knows what is on the patches of these pictures; set it to 0"
+            )
 
     def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[Lesson]]:
-        unknown = set(stage.mix) - set(KINDS)
+        unknown, kinds = set(stage.mix) - set(self.source.kinds), " and ".join(self.source.kinds)
         if unknown:
-            raise ConfigError(f"stages.{stage.name}.mix names {unknown.pop()}; an encoder learns from {' and '.join(KINDS)}")
+            known = f"an encoder learns from {kinds}" if kinds else "these pictures are all of one kind, and it must name none"
+            raise ConfigError(f"stages.{stage.name}.mix names {unknown.pop()}; {known}")
         made = []
         for own in places(self.recipe, stage, step, rank, world):
-            lesson = self._lesson([self._painting(stage.mix, k) for k in own])
-            patches = lesson.colours.numel()
-            counts = {"captions": len(own), **dict.fromkeys(("colour", "shape", "place", "heart"), patches)}
-            made.append(Batch(lesson, counts, tokens=patches))
+            lesson = lesson_of([self.source.shown(stage.mix, k) for k in own])
+            patches = len(own) * self.settings.tower.patches
+            labels = dict.fromkeys(("colour", "shape", "place", "heart"), patches) if lesson.labels else {}
+            made.append(Batch(lesson, {"captions": len(own), **labels}, tokens=patches))
         return made
-
-    def _painting(self, mix: Mapping[str, int], k: int) -> Painting:
-        """Sample k of the run: of every sum(mix) in a row, the first are single objects."""
-        singles, scenes = mix.get("single", 0), mix.get("scenes", 0)
-        single = k % ((singles + scenes) or 1) < singles
-        return (category if single else painting)(self.recipe.seed, k)
-
-    def _lesson(self, shown: Sequence[Painting]) -> Lesson:
-        tower = self.settings.tower
-        labels = [label_map(one.scene, tower.image_size, tower.patch_size) for one in shown]
-        return Lesson(
-            to_pixels([draw(one.scene, tower.image_size) for one in shown]),
-            words_of([one.text for one in shown]),
-            **{
-                name: torch.stack([torch.from_numpy(getattr(label, name)).flatten(0, 1) for label in labels])
-                for name in ("colours", "shapes", "places", "hearts")
-            },
-        )
 
     def losses(self, content: Lesson) -> Mapping[str, Loss]:
         weights = {"captions": self.settings.captions}
         return {name: Loss(total, weights.get(name, self.settings.labels)) for name, total in self.module.teach(content).items()}
 
     def measure(self, pictures: int = _MEASURED) -> dict[str, float]:
-        """On scenes never learned from: how often the colour and the shape of a patch with something on it are read right."""
+        """On pictures never learned from: how often the colour and the shape of a patch with something on it are read right.
+
+        Where labels are not learned: how often a picture's own caption is the one of all that suits it best.
+        """
         device = next(self.module.parameters()).device
-        lesson = self._lesson([painting(self.recipe.seed, UNSEEN + k) for k in range(pictures)]).to(device)
+        lesson = lesson_of([self.source.shown({}, UNSEEN + k) for k in range(pictures)]).to(device)
+        if not self.settings.labels:
+            own = alike(lesson.words).gather(1, self.module.match(lesson.pixels, lesson.words)[:, None])
+            return {"captions": float(own.float().mean())}
         read = self.module.read(lesson.pixels)
-        there = lesson.colours > 0
-        right = {"colour": read[0] == lesson.colours, "shape": read[1] == lesson.shapes}
+        there = lesson.labels["colours"] > 0
+        right = {"colour": read[0] == lesson.labels["colours"], "shape": read[1] == lesson.labels["shapes"]}
         found = {name: float(one[there].float().mean()) for name, one in right.items()}
         return found | {"background": float(right["colour"][~there].float().mean())}
 
@@ -208,8 +233,9 @@ class EncoderTask(Task[Lesson]):
         """A line of what `measure` finds."""
         found = self.measure()
         if folder is not None:
+            name, what = ("patches", "scenes' patches") if self.settings.labels else ("captions", "pictures")
             text = ", ".join(f"{name} {share:.3f}" for name, share in found.items())
-            (folder / "patches.txt").write_text(f"read right, of {_MEASURED} scenes' patches: {text}\n", encoding="utf-8")
+            (folder / f"{name}.txt").write_text(f"read right, of {_MEASURED} {what}: {text}\n", encoding="utf-8")
 
     def export(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """The tower under its published names, for `load_part`."""

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from openjanus.checkpoints.writing import write_file
 from openjanus.config import GenerationConfig, LanguageConfig
-from openjanus.data.documents import Writer
-from openjanus.data.packing import batch, fitting, pack
-from openjanus.data.samples import Source
+from openjanus.data.documents import Document, Writer
+from openjanus.data.packing import batch, fitting, pack, stretch, written
+from openjanus.data.samples import Sample, Source
 from openjanus.models.attention import Documents
 from openjanus.models.llama import Llama
 from openjanus.processing.prompts import Processor
@@ -39,6 +39,9 @@ class LanguageSettings:
     """Tokens of a packed row."""
     supervise_prompts: bool = False
     """Questions are learned as well as answers; plain text is learned whole either way."""
+    stretches: bool = False
+    """Of a plain text that is longer than a row, a row's worth is learned, from another place each time; otherwise it is refused,
+    as a conversation is."""
 
 
 class LanguageModel(Llama):
@@ -75,9 +78,15 @@ class LanguageTask(Task[TrainingBatch]):
 
     def _batch(self, places: Sequence[int]) -> Batch[TrainingBatch]:
         context = self.settings.context
-        rows = pack([document for k in places for document in fitting(self._writer, self._source[k], context)], context)
+        rows = pack([document for k in places for document in self._documents(self._source[k])], context)
         content = batch(rows, self.processor.tokenizer.pad)
         return Batch(content, {"text": int((content.labels != IGNORE).sum())}, tokens=content.ids.numel())
+
+    def _documents(self, sample: Sample) -> list[Document]:
+        context, plain = self.settings.context, len(sample.messages) == 1
+        if self.settings.stretches and plain:
+            return [stretch(document, context, sample.seed) for document in written(self._writer, sample)]
+        return fitting(self._writer, sample, context)
 
     def losses(self, content: TrainingBatch) -> Mapping[str, Loss]:
         return {"text": Loss(self.module.learn(content)[0])}

@@ -1,12 +1,13 @@
 """The text tokenizer: a byte-level BPE with the published special tokens, trained with the `tokenizers` library."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from openjanus.errors import ConfigError
-from openjanus.processing.tokenizer import SPECIAL_TOKENS
+from openjanus.processing.tokenizer import SPECIAL_TOKENS, read_tokenizer
 
 
 def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> tokenizers.Tokenizer:
@@ -25,3 +26,11 @@ def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> tokenizers.To
     backend.train_from_iterator(texts, trainer)
     backend.add_special_tokens(list(SPECIAL_TOKENS))
     return backend
+
+
+def text_tokenizer(given: str, texts: Iterable[str], vocabulary: int) -> tokenizers.Tokenizer:
+    """The tokenizer of a tokenizer.json, given as the file or its folder; of "", one that is trained on the texts."""
+    if not given:
+        return train_text_tokenizer(texts, vocabulary)
+    path = Path(given).expanduser()
+    return read_tokenizer(path.parent if path.suffix == ".json" else path)[0]
