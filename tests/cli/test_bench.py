@@ -16,6 +16,7 @@ from openjanus.checkpoints.load import build_empty
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.cli import main
 from openjanus.config import PRESETS
+from openjanus.engine.linear import placing
 from openjanus.models.janus import JanusModel
 
 Capture = pytest.CaptureFixture[str]
@@ -138,7 +139,7 @@ def test_every_tensor_of_a_preset_is_filled():
     model.language.model.layers = model.language.model.layers[:1]
     model.understanding.encoder.vision_tower.blocks = model.understanding.encoder.vision_tower.blocks[:1]
     model.language.lm_head = model.language.model.embed_tokens = torch.nn.Identity()  # type: ignore[assignment]
-    fill(model, torch.device("cpu"), torch.bfloat16, "int4")
+    fill(model, torch.device("cpu"), torch.bfloat16, placing("int4", config))
     left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     assert not left
 

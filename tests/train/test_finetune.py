@@ -154,7 +154,7 @@ def test_a_broken_record_that_is_held_out_stops_the_run_or_is_passed_over(tmp_pa
     path.write_text("\n".join(["{}", *lines[1:]]), encoding="utf-8")
     every = (f"settings.data.text={path}", "settings.held_out=3", "validate_every=1", "stages.tune.steps=1")
     made = recipe("finetune_full", checkpoint("janus", tmp_path / "init"), *every)
-    with pytest.raises(DataError, match=r"text\.jsonl, record 1: "):
+    with pytest.raises(DataError, match=r"text\.jsonl, line 1: "):
         run(tmp_path / "stopped", recipe=made)
     run(tmp_path / "skipped", recipe=override(made, ["settings.on_error=skip"]))
     (line,) = curve(tmp_path / "skipped")
@@ -187,11 +187,11 @@ def test_a_record_whose_loss_is_no_number_stops_the_run_and_is_named(kind: str, 
     two = r"the loss \w+ is nan; .* It came with (.*; .*) \(stages\.tune\.micro_batch=1 tells which\): look"
     with pytest.raises(TrainingError, match=two) as told:
         run(tmp_path / "run", recipe=made)
-    assert f"{path}, record 8" in str(told.value)
+    assert f"{path}, line 8" in str(told.value)
     # The same command with a record at a time comes to the same step, and names the very record.
     with pytest.raises(TrainingError) as again:
         run(tmp_path / "run", recipe=override(made, ["stages.tune.micro_batch=1"]))
-    assert f"It came with {path}, record 8: look at" in str(again.value)
+    assert f"It came with {path}, line 8: look at" in str(again.value)
     assert str(again.value).partition(":")[0] == str(told.value).partition(":")[0]
     assert not (tmp_path / "run" / "final").exists()
 
@@ -201,5 +201,5 @@ def test_the_record_that_stands_in_for_a_broken_one_is_the_one_that_is_named(tmp
     path.write_text("\n".join(["[]"] * 9 + [json.dumps({"text": "A number ~"})]), encoding="utf-8")
     small = (f"settings.data.text={path}", "settings.held_out=0", "settings.on_error=skip", "stages.tune.batch=1")
     made = poisoned(recipe("finetune_full", checkpoint("janus", tmp_path / "init"), *small), "~")
-    with pytest.raises(TrainingError, match=r"It came with .*text\.jsonl, record 10: look"):
+    with pytest.raises(TrainingError, match=r"It came with .*text\.jsonl, line 10: look"):
         run(tmp_path / "run", recipe=made)

@@ -140,7 +140,7 @@ def test_a_broken_record_stops_the_run_and_keeps_what_was_saved(tmp_path: Path, 
     path = Path(data["settings.data.text"])
     path.write_text('{"text": "fine"}\n{"text"\n', encoding="utf-8")
     recipe = shrunk("janus_1b", checkpoint("janus", tmp_path / "init"), data, "stages.names.steps=4", "save_every=1")
-    with pytest.raises(DataError, match=r"text\.jsonl, record 2: .*; mend it or take it out"):
+    with pytest.raises(DataError, match=r"text\.jsonl, line 2: .*; mend it or take it out"):
         run(tmp_path / "run", recipe=recipe)
     assert kept(tmp_path / "run") == len(curve(tmp_path / "run")) >= 1
 
@@ -176,7 +176,7 @@ def test_a_picture_that_cannot_be_read_is_named_with_its_record(
 
     number = spoil(Path(data[f"settings.data.{kind}"]), point_at_it)
     recipe = shrunk("janus_1b", checkpoint("janus", tmp_path / "init"), data, "stages.adapt.steps=3", "save_every=1")
-    with pytest.raises(DataError, match=rf"{kind}\.jsonl, record {number}: .*{words}") as told:
+    with pytest.raises(DataError, match=rf"{kind}\.jsonl, line {number}: .*{words}") as told:
         run(tmp_path / "run", recipe=recipe)
     assert "bad.png" in str(told.value) and str(told.value).endswith("; mend it or take it out")
     assert kept(tmp_path / "run") == 1
@@ -189,7 +189,7 @@ def test_a_sample_that_fits_no_row_is_named_and_the_run_goes_on_when_it_is_short
     whole = path.read_text(encoding="utf-8")
     number = spoil(path, lambda record: record["messages"][1].update(content="Noise. " * 300))
     recipe = shrunk("janus_1b", checkpoint("janus", tmp_path / "init"), data, "stages.adapt.steps=3", "save_every=1")
-    told = rf"understanding\.jsonl, record {number}: it has \d+ tokens, and a row holds settings\.context=256; shorten it or"
+    told = rf"understanding\.jsonl, line {number}: it has \d+ tokens, and a row holds settings\.context=256; shorten it or"
     with pytest.raises(DataError, match=told):
         run(tmp_path / "run", recipe=recipe)
     assert kept(tmp_path / "run") == 1

@@ -79,7 +79,7 @@ def test_nothing_but_bad_records_is_an_error(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text("[]\n" * 5, encoding="utf-8")
     with pytest.raises(
-        DataError, match=r"5 records in a row cannot be used, the first .*a\.jsonl, record .*openjanus data check"
+        DataError, match=r"5 records in a row cannot be used, the first .*a\.jsonl, line .*openjanus data check"
     ):
         first_good(Records("text", [path]), 0, text)
     path.write_text("[]\n" * (2 * MOST), encoding="utf-8")
@@ -126,9 +126,9 @@ def test_a_run_skips_what_cannot_be_used_and_lists_it(tmp_path: Path, recipe: Re
     assert notes.notes == [f"3 records could not be used and were skipped; {tmp_path}/run/skipped.txt lists them"]
     told = sorted(line.partition(": ")[2] for line in listed(tmp_path / "run"))
     assert len(told) == 3
-    assert "paint.jsonl, record 4: there is no image at" in told[0]
-    assert "paint.jsonl, record 6: " in told[1] and "is not an image" in told[1]
-    assert "text.jsonl, record 2: it has" in told[2] and "settings.context=256" in told[2]
+    assert "paint.jsonl, line 4: there is no image at" in told[0]
+    assert "paint.jsonl, line 6: " in told[1] and "is not an image" in told[1]
+    assert "text.jsonl, line 2: it has" in told[2] and "settings.context=256" in told[2]
     assert all(line.startswith("step ") for line in listed(tmp_path / "run"))
 
 
