@@ -79,7 +79,13 @@ def test_the_stages_of_the_categories_paint_them_and_no_others_do(name: str, tmp
     save_checkpoint(tiny.tiny_model(variant), tiny.tiny_processor(variant), tmp_path / "init")
     papers = load_recipe(str(RECIPES / f"{name}.py"))
     short = replace(papers, stages=tuple(replace(stage, steps=2, batch=10) for stage in papers.stages))
-    told = [f"settings.init={tmp_path / 'init'}", "settings.context=256", "settings.alignment_width=16", "settings.alignment_block=2", *records(tmp_path)]
+    told = [
+        f"settings.init={tmp_path / 'init'}",
+        "settings.context=256",
+        "settings.alignment_width=16",
+        "settings.alignment_block=2",
+        *records(tmp_path),
+    ]
     recipe = override(short, told)
     task = recipe.task(recipe)
     for stage in recipe.stages:

@@ -78,9 +78,7 @@ def readable(source: Records, turns: int) -> bool:
 def test_nothing_but_bad_records_is_an_error(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text("[]\n" * 5, encoding="utf-8")
-    with pytest.raises(
-        DataError, match=r"5 records in a row cannot be used, the first .*a\.jsonl, line .*openjanus data check"
-    ):
+    with pytest.raises(DataError, match=r"5 records in a row cannot be used, the first .*a\.jsonl, line .*openjanus data check"):
         first_good(Records("text", [path]), 0, text)
     path.write_text("[]\n" * (2 * MOST), encoding="utf-8")
     with pytest.raises(DataError, match=f"{MOST} records in a row"):
