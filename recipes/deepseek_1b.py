@@ -27,26 +27,18 @@ from openjanus.processing.images import ImageProcessor, ImageProcessorConfig
 from openjanus.processing.prompts import Processor
 from openjanus.processing.tokenizer import ROLES, SPECIAL_TOKENS, Tokenizer
 from openjanus.train.language import LanguageSettings, LanguageTask
-from openjanus.train.own_records import OwnRecords
+from openjanus.train.own_records import OwnRecords, RecordFiles
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
-from openjanus.train.text_tokenizer import text_tokenizer
 
 JANUS = PRESETS["janus-1.3b"]
 
 
 @dataclass(frozen=True)
-class Settings(LanguageSettings):
-    """And where things lie."""
+class Settings(RecordFiles, LanguageSettings):
+    """A language model's run on texts; special tokens that a given tokenizer lacks are added."""
 
-    data: tuple[str, ...] = ()
-    """Files and folders of records of text, of any format in data/formats."""
-    tokenizer: str = ""
-    """A tokenizer.json, or a folder with one; special tokens that it lacks are added."""
     vocabulary: int = 100_000 + len(SPECIAL_TOKENS)
-    """Entries of the tokenizer that is trained without one."""
-    tokenizer_records: int = 200_000
-    """How many records it is trained on."""
 
 
 def task(recipe: Recipe) -> LanguageTask:
@@ -74,8 +66,7 @@ def task(recipe: Recipe) -> LanguageTask:
 @cache
 def backend(settings: Settings, seed: int) -> tokenizers.Tokenizer:
     """The tokenizer: the same for all stages of a run."""
-    texts = OwnRecords("text", settings.data, seed).texts(settings.tokenizer_records)
-    return text_tokenizer(settings.tokenizer, texts, settings.vocabulary)
+    return settings.tokenizer_of(OwnRecords("text", settings.data, seed))
 
 
 LEARN = Stage(

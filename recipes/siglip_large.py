@@ -16,32 +16,21 @@ from dataclasses import dataclass
 from openjanus.config import PRESETS
 from openjanus.train.captioned import CaptionedFiles
 from openjanus.train.encoder import EncoderSettings, EncoderTask
-from openjanus.train.own_records import OwnRecords
+from openjanus.train.own_records import OwnRecords, RecordFiles
 from openjanus.train.recipe import Recipe
 from openjanus.train.stage import Stage
-from openjanus.train.text_tokenizer import text_tokenizer
 
 
 @dataclass(frozen=True)
-class Settings(EncoderSettings):
-    """And where things lie."""
-
-    data: tuple[str, ...] = ()
-    """Files and folders of records of pictures and captions, of any format in data/formats."""
-    tokenizer: str = ""
-    """A tokenizer.json, or a folder with one."""
-    vocabulary: int = 32_000
-    """Entries of the tokenizer that is trained without one."""
-    tokenizer_records: int = 200_000
-    """How many records it is trained on."""
+class Settings(RecordFiles, EncoderSettings):
+    """A tower's run on pictures and captions."""
 
 
 def task(recipe: Recipe) -> EncoderTask:
     """The tower and a reader of captions."""
     settings: Settings = recipe.settings
     records = OwnRecords("generation", settings.data, recipe.seed)
-    tokenizer = text_tokenizer(settings.tokenizer, records.texts(settings.tokenizer_records), settings.vocabulary)
-    return EncoderTask(recipe, CaptionedFiles(records, settings.tower, tokenizer))
+    return EncoderTask(recipe, CaptionedFiles(records, settings.tower, settings.tokenizer_of(records)))
 
 
 RECIPE = Recipe(

@@ -46,11 +46,6 @@ _Module = TypeVar("_Module", bound=nn.Module)
 Placed = Callable[[str, nn.Module], nn.Module | None]
 
 
-def _all_stays(config: JanusConfig) -> Placed:
-    """What takes the place of no module."""
-    return _stays
-
-
 def _stays(name: str, module: nn.Module) -> None:
     return None
 
@@ -80,7 +75,7 @@ def load_checkpoint(
     name: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-    placing: Callable[[JanusConfig], Placed] = _all_stays,
+    placing: Callable[[JanusConfig], Placed] = lambda config: _stays,
     quantized: bool = False,
     adapter: str | Path | None = None,
 ) -> Checkpoint:

@@ -1,11 +1,12 @@
 """What a step keeps for its gradients, measured on pieces of a model at their full width: a block and a few tokens, one picture.
 
-It grows in proportion to tokens, blocks and pictures.
+It grows in proportion to tokens, blocks and pictures. Measured once for all stages of a recipe.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from openjanus.models.llama import Block, Place, Positions, Turn
 MEASURED = 64  # tokens
 
 
+@cache
 def kept_by_a_block(config: JanusConfig, half: bool, rank: int) -> tuple[float, float]:
     """Bytes that one block of the language model keeps of a token, and bytes of a token between blocks.
 
@@ -45,6 +47,7 @@ def kept_by_a_block(config: JanusConfig, half: bool, rank: int) -> tuple[float, 
     return _growth(kept), 4.0 * language.hidden_size
 
 
+@cache
 def kept_by_the_tower(config: JanusConfig, half: bool) -> float:
     """Bytes that the vision tower keeps of one image, if all of it is trained."""
     tower = config.understanding.encoder
@@ -57,6 +60,7 @@ def kept_by_the_tower(config: JanusConfig, half: bool) -> float:
     return _growth(kept) * tower.depth * (tower.image_size // tower.patch_size) ** 2
 
 
+@cache
 def kept_by_the_network(generation: FlowGeneration, half: bool) -> float:
     """Bytes that a flow's own network keeps of one picture. generation: may lie on the meta device."""
     sizes = generation.config

@@ -1,15 +1,37 @@
 """Records on disk for the parts that a Janus begins with: endless, and some of them never learned from."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import tokenizers
 
 from openjanus.data.formats.opening import ALLOWED
 from openjanus.data.records import Records
 from openjanus.data.samples import Kind, Sample
 from openjanus.errors import ConfigError, DataError
 from openjanus.train.pictures import UNSEEN
+from openjanus.train.text_tokenizer import text_tokenizer
 
 _HELD_OUT = 128
+
+
+@dataclass(frozen=True)
+class RecordFiles:
+    """Where records lie, and how their texts become tokens: settings beside those of a task."""
+
+    data: tuple[str, ...] = ()
+    """Files and folders of records, of any format in data/formats."""
+    tokenizer: str = ""
+    """A tokenizer.json, or a folder with one."""
+    vocabulary: int = 32_000
+    """Entries of the tokenizer that is trained without one."""
+    tokenizer_records: int = 200_000
+    """How many records it is trained on."""
+
+    def tokenizer_of(self, records: "OwnRecords") -> tokenizers.Tokenizer:
+        """The tokenizer that is given, or one that is trained on the records' texts."""
+        return text_tokenizer(self.tokenizer, records.texts(self.tokenizer_records), self.vocabulary)
 
 
 class OwnRecords:

@@ -32,7 +32,7 @@ class Batch(Generic[C]):
     counts: how much there is of each thing that losses are divided by (supervised tokens, codes, images); known before the model
     runs, so that a step can be divided by its total. tokens: positions that the model runs over, where the word has a meaning.
     skipped: what is wrong with the records that could not be used and whose places others have taken, one text each.
-    origins: where its samples were found ("faces.jsonl, record 7"), to be named if their loss is no number; what was made up for
+    origins: where its samples were found ("faces.jsonl, line 7"), to be named if their loss is no number; what was made up for
     the occasion has none.
     """
 
