@@ -106,10 +106,10 @@ INLINE BYTES __m512i four(const int8_t *bytes) {
 }
 
 // All rows through the outputs of one tile.
-typedef void Rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y, int format);
+typedef void Rows(Weights w, Grouped x, long tile, long M, void *y, int format);
 
-static int linear_of_bytes(Rows *through, const void *x, const uint8_t *w, const float *scales, void *y, long M, long N, long K,
-                           int format) {
+static int linear_of_bytes(Rows *through, Weights w, const void *x, void *y, long M, int format) {
+    const long N = w.N, K = w.K;
     Grouped rows = grouped(M, K);
     if (!rows.scale)
         return -1;
@@ -120,7 +120,7 @@ static int linear_of_bytes(Rows *through, const void *x, const uint8_t *w, const
             group_row(x, m, K, format, GROUP, further(rows, m * K, m * K / GROUP), 64);
 #pragma omp for schedule(static)
         for (long tile = 0; tile < N / TILE; tile++)
-            through(w, scales, rows, tile, M, N, K, y, format);
+            through(w, rows, tile, M, y, format);
     }
     free(rows.scale);
     return 0;
@@ -168,11 +168,9 @@ INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int r
 }
 
 // w = (number - 8) * scale + zero.
-BYTES static void int4_rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y,
-                            int format) {
-    (void)scales; // they lie among the weights
-    w += tile * (K / GROUP) * GROUP_BYTES;
-#define INT4(m, count) int4_tile(w, x, m, K, count, y, tile *TILE, N, format)
+BYTES static void int4_rows(Weights w, Grouped x, long tile, long M, void *y, int format) {
+    const uint8_t *weights = (const uint8_t *)w.w + tile * (w.K / GROUP) * GROUP_BYTES;
+#define INT4(m, count) int4_tile(weights, x, m, w.K, count, y, tile *TILE, w.N, format)
     IN_BLOCKS(4, INT4);
 }
 
@@ -213,10 +211,9 @@ INLINE BYTES void int8_tile(const uint8_t *w, const float *scales, Grouped x, lo
 }
 
 // w = (number - 128) * scale, of which there is one an output.
-BYTES static void int8_rows(const uint8_t *w, const float *scales, Grouped x, long tile, long M, long N, long K, void *y,
-                            int format) {
-    w += tile * TILE * K;
-#define INT8(m, count) int8_tile(w, scales, x, m, K, count, y, tile *TILE, N, format)
+BYTES static void int8_rows(Weights w, Grouped x, long tile, long M, void *y, int format) {
+    const uint8_t *weights = (const uint8_t *)w.w + tile * TILE * w.K;
+#define INT8(m, count) int8_tile(weights, w.scales, x, m, w.K, count, y, tile *TILE, w.N, format)
     IN_BLOCKS(4, INT8);
 }
 
@@ -436,12 +433,12 @@ int linear(const Weights *w, const void *x, void *y, long M, int format) {
         if (w->held != AS_INT8)
             return linear_of_matrices(*w, x, y, M);
         if (w->K % BYTES_DEEP == 0)
-            return linear_of_byte_matrices(x, w->w, w->scales, y, M, w->N, w->K, format);
+            return linear_of_byte_matrices(*w, x, y, M, format);
     }
 #endif
     if (bf16)
         return linear_of_floats(*w, x, y, M);
-    return linear_of_bytes(w->held == AS_INT8 ? int8_rows : int4_rows, x, w->w, w->scales, y, M, w->N, w->K, format);
+    return linear_of_bytes(w->held == AS_INT8 ? int8_rows : int4_rows, *w, x, y, M, format);
 }
 
 // -- a new position of each row through all blocks -------------------------------------

@@ -384,8 +384,8 @@ MATRICES static void add_all_bytes(const uint8_t *w, Rounded x, long from, long 
 }
 
 // K is a multiple of BYTES_DEEP.
-MATRICES static int linear_of_byte_matrices(const void *x, const uint8_t *w, const float *scales, void *y, long M, long N, long K,
-                                            int format) {
+MATRICES static int linear_of_byte_matrices(Weights w, const void *x, void *y, long M, int format) {
+    const long N = w.N, K = w.K;
     long blocks = (M + SIDE - 1) / SIDE, groups = (K + STAYS - 1) / STAYS;
     Rounded rows = room_for_rounded(blocks * SIDE, K, groups);
     if (!rows.near.bytes)
@@ -403,13 +403,13 @@ MATRICES static int linear_of_byte_matrices(const void *x, const uint8_t *w, con
             long some = blocks - from < near ? blocks - from : near;
 #pragma omp for schedule(dynamic, share)
             for (long tile = 0; tile < N / TILE; tile++) {
-                add_all_bytes(w + tile * TILE * K, rows, from, K, some, sums);
+                add_all_bytes((const uint8_t *)w.w + tile * TILE * K, rows, from, K, some, sums);
                 for (long row = from * SIDE; row < (from + some) * SIDE && row < M; row++)
                     for (int half = 0; half < 2; half++) {
                         long at = tile * TILE + 16 * half;
                         __m512 sum = _mm512_load_ps(sums + (row - from * SIDE) * TILE + 16 * half);
                         sum = _mm512_sub_ps(sum, _mm512_set1_ps(rows.excess[row]));
-                        stored(y, row * N + at, _mm512_mul_ps(sum, _mm512_loadu_ps(scales + at)), format);
+                        stored(y, row * N + at, _mm512_mul_ps(sum, _mm512_loadu_ps(w.scales + at)), format);
                     }
             }
         }
