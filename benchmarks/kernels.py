@@ -3,7 +3,7 @@
     python benchmarks/kernels.py [--rows 1154] [--outputs 11264] [--inputs 2048] [--rounds 9] [--threads 1]
 
 Prints one JSON object: of a linear layer milliseconds (median and least) and 10^9 operations a second of the least, and that of
-attention of so many new positions, 16 heads of 128 (ours only where there are matrix units).
+attention of so many new positions, 16 heads of 128 (ours where it runs).
 """
 
 import argparse
@@ -49,7 +49,7 @@ def attentions(new: int) -> dict[str, Callable[[Tensor], Tensor]]:
     mask, span = entry_mask(entries, new, torch.bfloat16), Span(slice(0, 1), entries, entries, new)
     place = Place(Turn(*rotary(entries, WIDTH, 10000.0, torch.bfloat16)), mask, span)
     made: dict[str, Callable[[Tensor], Tensor]] = {}
-    for name in ("torch", "ours") if "matrices" in supported() else ("torch",):
+    for name in ("torch", "ours") if "attend_many" in supported() else ("torch",):
         attention = Attention(config, 0).bfloat16().requires_grad_(False)
         attention.attend_new = fused_attention(attention) if name == "ours" else None
         made[name] = lambda x, of=attention: of.attend_groups(x, Positions([place], Rows(((1, new),)), cache))

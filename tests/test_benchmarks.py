@@ -50,7 +50,7 @@ def test_time_is_told_by_part(model: str):
 
 def test_kernels_are_measured_beside_those_of_torch():
     found = run("kernels.py", "--rows", "64", "--outputs", "128", "--inputs", "128", "--rounds", "2")
-    ours = {"ours"} if "matrices" in found["kernels"] else set()
+    ours = {"ours"} if "attend_many" in found["kernels"] else set()
     assert found["attention"].keys() == {"torch"} | ours and "torch, bfloat16" in found["linear"]
     assert len(found["linear"]) == 1 + len({"bf16", "int8", "int4"} & set(found["kernels"]))
     assert all(one["median_ms"] >= one["least_ms"] > 0 for kind in ("linear", "attention") for one in found[kind].values())

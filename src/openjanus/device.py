@@ -42,11 +42,6 @@ def pick_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     return DTYPES[name]
 
 
-def slow_in_bfloat16(device: torch.device) -> bool:
-    """Whether products of bfloat16 take a device longer than those of float32: CPUs without matrix units for them (AMX)."""
-    return device.type == "cpu" and not torch.cpu._is_amx_tile_supported()
-
-
 def is_shortage(error: BaseException) -> bool:
     """Whether an error says that there is too little memory; on a CPU torch has no class of its own for it."""
     words = ("out of memory", "not enough memory", "allocate memory")

@@ -18,23 +18,23 @@ SOURCE = Path(decode.__file__).with_name("decode.c")
 
 
 @pytest.fixture(scope="module")
-def without_matrices(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The kernels as a compiler makes them that knows nothing of matrix units."""
+def plainest(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels as a compiler makes them that knows nothing of matrix units, nor of products in pairs."""
     if shutil.which("gcc") is None:
         pytest.skip("there is no gcc here")
     made = tmp_path_factory.mktemp("kernels") / "decode.so"
-    command = ["gcc", "-O2", "-shared", "-fPIC", "-fopenmp", "-DWITHOUT_MATRICES", str(SOURCE), "-o", str(made)]
+    command = ["gcc", "-O2", "-shared", "-fPIC", "-fopenmp", "-DWITHOUT_PAIRS", str(SOURCE), "-o", str(made)]
     subprocess.run(command, check=True, timeout=300)
     return decode._typed(ctypes.CDLL(str(made)))
 
 
-@pytest.fixture(params=["as it is", "without matrix units"], autouse=True)
+@pytest.fixture(params=["as it is", "with AVX-512 alone"], autouse=True)
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the kernels of this processor, and with those of one without matrix units."""
+    """With the kernels of this processor, and with those of one that has nothing for bfloat16."""
     if "bf16" not in supported():
         pytest.skip("our kernels do not run on this processor, or were not compiled")
-    if request.param == "without matrix units":
-        library = request.getfixturevalue("without_matrices")
+    if request.param == "with AVX-512 alone":
+        library = request.getfixturevalue("plainest")
         monkeypatch.setattr(decode, "_library", lambda: library)
 
 

@@ -16,7 +16,17 @@ from openjanus.checkpoints.load import load_checkpoint
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import LanguageConfig
 from openjanus.engine.linear import GROUP, Int4, Int8, Packed, check_quantization_on, replacement
-from openjanus.engine.tiled import FusedNorm, Tiled, TiledBFloat16, TiledCompact, TiledInt4, TiledInt8, fused_attention, tiled
+from openjanus.engine.tiled import (
+    FusedNorm,
+    Tiled,
+    TiledBFloat16,
+    TiledCompact,
+    TiledInt4,
+    TiledInt8,
+    fused_attention,
+    slow_in_bfloat16,
+    tiled,
+)
 from openjanus.engine.wide import Wide
 from openjanus.errors import ConfigError
 from openjanus.janus import load
@@ -375,8 +385,8 @@ def test_attention_in_one_go_gives_what_its_steps_give(heads: int, shared: int, 
     ours = fused_attention(attention)
     if ours is None:
         pytest.skip("our kernels do not run on this processor, or were not compiled")
-    if new > 1 and (dtype == torch.float32 or "matrices" not in supported()):
-        pytest.skip("torch attends to many positions, unless there are matrix units for bfloat16")
+    if new > 1 and (dtype == torch.float32 or "attend_many" not in supported()):
+        pytest.skip("torch attends to many positions here")
     entries = torch.tensor([[0], [37], [70]]) + torch.arange(new)
     x = torch.randn(3 * new, config.hidden_size, dtype=dtype)
     results, caches = [], []
@@ -405,8 +415,8 @@ def test_attention_in_one_go_gives_what_its_steps_give(heads: int, shared: int, 
 
 @pytest.mark.parametrize("shared", [1, 4])
 def test_attention_comes_to_the_same_bits_on_any_number_of_threads(shared: int):
-    if "matrices" not in supported():
-        pytest.skip("this processor has no matrix units, or the compiler did not know them")
+    if "attend_many" not in supported():
+        pytest.skip("torch attends to many positions here")
     torch.manual_seed(0)
     x, entries = torch.randn(2, 300, (4 + 2 * shared) * 64).bfloat16(), torch.arange(300).expand(2, -1).contiguous()
     cosine, sine = (one[:, 0] for one in rotary(entries, 64, 10000.0, torch.bfloat16))
@@ -424,8 +434,8 @@ def test_attention_comes_to_the_same_bits_on_any_number_of_threads(shared: int):
 
 
 def test_a_position_comes_to_the_same_bits_however_many_others_are_read_with_it():
-    if "matrices" not in supported():
-        pytest.skip("this processor has no matrix units, or the compiler did not know them")
+    if "attend_many" not in supported():
+        pytest.skip("torch attends to many positions here")
     torch.manual_seed(0)
     x, entries = torch.randn(2, 100, 12 * 64).bfloat16(), torch.stack((torch.arange(100), torch.arange(100) + 20))
     turn = rotary(entries, 64, 10000.0, torch.bfloat16)
@@ -543,15 +553,33 @@ def test_blocks_that_are_not_all_alike_run_one_after_the_other(other: type[nn.Mo
     assert language.run_one is None
 
 
+@pytest.mark.parametrize(
+    ("device", "units", "kernels", "slow"),
+    [
+        ("cpu", False, set(), True),
+        ("cpu", False, {"bf16"}, True),
+        ("cpu", False, {"bf16", "pairs"}, False),
+        ("cpu", True, {"bf16", "matrices"}, False),
+        ("meta", False, set(), False),
+    ],
+)
+def test_bfloat16_is_slow_on_processors_that_have_nothing_for_it(
+    device: str, units: bool, kernels: set[str], slow: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: units)
+    monkeypatch.setattr("openjanus.engine.tiled.supported", lambda: kernels)
+    assert slow_in_bfloat16(torch.device(device)) == slow
+
+
 @pytest.mark.parametrize(("name", "part"), [("janus-tiny", "tokenizer"), ("janusflow-tiny", "vae")])
 def test_pixels_are_decoded_in_float32_where_bfloat16_is_slow(name: str, part: str, monkeypatch: pytest.MonkeyPatch):
     pixels = []
-    for matrix_units in (True, False):
-        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda there=matrix_units: there)
+    for slow in (False, True):
+        monkeypatch.setattr("openjanus.engine.wide.slow_in_bfloat16", lambda device, slow=slow: slow)
         generation = load(name, device="cpu", dtype="bfloat16").model.generation
         decoder = getattr(generation, part).decoder
-        assert isinstance(decoder, Wide) == (not matrix_units)
-        assert {parameter.dtype for parameter in decoder.parameters()} == {torch.bfloat16 if matrix_units else torch.float32}
+        assert isinstance(decoder, Wide) == slow
+        assert {parameter.dtype for parameter in decoder.parameters()} == {torch.float32 if slow else torch.bfloat16}
         torch.manual_seed(0)
         made = torch.randint(256, (2, 144)) if part == "tokenizer" else torch.randn(2, 4, 16, 16)
         pixels.append(generation.decode(made))

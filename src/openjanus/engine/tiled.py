@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openjanus.device import slow_in_bfloat16
 from openjanus.kernels.decode import (
     BF16,
     COMPACT,
@@ -152,7 +151,7 @@ def _attend_new(
     if projected.shape[1] == 1 and projected.dtype in FORMATS:
         return attend_one(projected[:, 0], cosine[:, 0], sine[:, 0], entries[:, 0], keys, values, upto)[:, None]
     # Of few positions over many entries, laying these out costs more than it brings.
-    if projected.dtype == torch.bfloat16 and "matrices" in supported() and upto <= 128 * projected.shape[1]:
+    if projected.dtype == torch.bfloat16 and "attend_many" in supported() and upto <= 128 * projected.shape[1]:
         return attend_many(projected, cosine, sine, entries, keys, values, upto)
     return None
 
@@ -224,10 +223,17 @@ def _readable(rows: Tensor) -> Tensor:
     return rows if rows.dtype in FORMATS else rows.float()
 
 
+def slow_in_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 take torch longer there than those of float32: on CPUs that have neither matrix units for them
+    (AMX) nor make two at a time in the time of one."""
+    return device.type == "cpu" and not torch.cpu._is_amx_tile_supported() and "pairs" not in supported()
+
+
 def runs_bfloat16(device: torch.device) -> bool:
     """Whether weights in bfloat16 run on our own kernels there. A compiler may know nothing of the matrix units that a processor
     has: then torch's kernels read prompts faster."""
-    return device.type == "cpu" and "bf16" in supported() and ("matrices" in supported() or slow_in_bfloat16(device))
+    fast = not supported().isdisjoint(("matrices", "pairs"))
+    return device.type == "cpu" and "bf16" in supported() and (fast or slow_in_bfloat16(device))
 
 
 def tiled(linear: nn.Linear, quantize: Quantization, few: bool) -> Tiled | None:

@@ -1,10 +1,9 @@
-"""Decoders of pixels as a CPU runs their convolutions fastest: channels last, and without matrix units for bfloat16 (AMX) in
-float32."""
+"""Decoders of pixels as a CPU runs their convolutions fastest: channels last, and in float32 where bfloat16 takes longer."""
 
 import torch
 from torch import Tensor, nn
 
-from openjanus.device import slow_in_bfloat16
+from openjanus.engine.tiled import slow_in_bfloat16
 from openjanus.models import vae, vq
 
 

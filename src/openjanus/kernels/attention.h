@@ -1,4 +1,4 @@
-// Attention of many new positions a row on processors' matrix units, in bfloat16.
+// Attention of many new positions a row in bfloat16, on processors' matrix units or in pairs.
 //
 // A row's keys and values are laid out first, as the right sides of products, so that each matrix of them is one piece of memory:
 // of keys, 16 of them and 32 numbers of a head; of values, 32 of them and 16 numbers. Then a thread takes 32 queries of a head at a
@@ -8,10 +8,16 @@
 
 #include <stdlib.h>
 
-#include "matrices.h"
 #include "numbers.h"
+#include "pairs.h"
+#ifdef WITH_MATRICES
+#include "matrices.h"
+#endif
 
 #define QUERIES (2 * SIDE)
+
+int omp_get_num_threads(void); // without the header, which some compilers lack
+int matrices(void);
 
 // The new positions of one row, and where its keys and values lie.
 typedef struct {
@@ -47,7 +53,7 @@ static Desk desk(AttentionSizes n) {
 }
 
 // Rows and columns of 16 x 16 exchanged: quarters, quarters of quarters, and so on.
-INLINE MATRICES void exchanged(__m512i rows[16]) {
+INLINE PAIRS void exchanged(__m512i rows[16]) {
     const __m512i place = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     for (int step = 1; step < 16; step *= 2) {
         __mmask16 right = _mm512_test_epi32_mask(place, _mm512_set1_epi32(step));
@@ -65,8 +71,8 @@ INLINE MATRICES void exchanged(__m512i rows[16]) {
 }
 
 // The first `count` keys and values of a head as matrices, zeros behind them up to a whole tile.
-MATRICES static void lay_out(const uint16_t *keys, const uint16_t *values, long count, long Dh, uint16_t *laid_keys,
-                             uint16_t *laid_values) {
+PAIRS static void lay_out(const uint16_t *keys, const uint16_t *values, long count, long Dh, uint16_t *laid_keys,
+                          uint16_t *laid_values) {
     static const uint16_t alternating[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
                                              8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
     const __m512i low = _mm512_loadu_si512(alternating), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
@@ -93,28 +99,9 @@ MATRICES static void lay_out(const uint16_t *keys, const uint16_t *values, long 
         }
 }
 
-// y [32, 32] = a b, of 32 rows a and b laid out as matrices: `deep` numbers, of a `apart` from row to row, of b `step` from
-// matrix to matrix and `beside` to those of the other 16 columns; rows of y lie `along` apart.
-INLINE MATRICES void product(const uint16_t *a, long apart, const uint16_t *b, long step, long beside, long deep, float *y,
-                             long along) {
-    sums_cleared();
-    all_written();
-    for (long k = 0; k < deep; k += DEEP, b += step) {
-        _tile_loadd(4, a + k, apart * 2);
-        _tile_loadd(5, a + SIDE * apart + k, apart * 2);
-        _tile_loadd(6, b, 64);
-        _tile_loadd(7, b + beside, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    sums_stored(y, along, 2);
-}
-
 // Scores of a query's first `count` keys as weights, not yet divided by their sum, which is returned; zeros behind them, up to
 // `whole`.
-INLINE MATRICES float weighed(const float *scores, long count, long whole, float scale, uint16_t *weights) {
+INLINE PAIRS float weighed(const float *scores, long count, long whole, float scale, uint16_t *weights) {
     __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
     for (long i = 0; i < count; i += 16)
         most = _mm512_mask_max_ps(most, first_lanes(count - i), most, _mm512_loadu_ps(scores + i));
@@ -131,7 +118,7 @@ INLINE MATRICES float weighed(const float *scores, long count, long whole, float
 // A head's numbers at position t of a row, turned. Rows lie pages apart, which a processor does not foresee: those that come SOON
 // are asked for.
 #define SOON 6
-INLINE MATRICES void turn_head(const uint16_t *head, long width, NewRow row, long t, long T, long Dh, uint16_t *to) {
+INLINE PAIRS void turn_head(const uint16_t *head, long width, NewRow row, long t, long T, long Dh, uint16_t *to) {
     for (long k = 0; k < Dh && t + SOON < T; k += 32)
         _mm_prefetch((const char *)(head + (t + SOON) * width + k), _MM_HINT_T0);
     for (long k = 0; k < Dh; k += 16)
@@ -139,8 +126,8 @@ INLINE MATRICES void turn_head(const uint16_t *head, long width, NewRow row, lon
 }
 
 // The outputs of one head for QUERIES positions from `from` on, or as many as there are. keys, values: of the head, as matrices.
-MATRICES static void attend_queries(NewRow row, long from, long head, const uint16_t *keys, const uint16_t *values,
-                                    AttentionSizes n, Desk at) {
+PAIRS static void attend_queries(NewRow row, long from, long head, const uint16_t *keys, const uint16_t *values, AttentionSizes n,
+                                 Desk at, Product *product) {
     long some = n.T - from < QUERIES ? n.T - from : QUERIES, width = (n.H + 2 * n.Hkv) * n.Dh, last = 0;
     for (long i = 0; i < some; i++) {
         turn_head(row.qkv + head * n.Dh, width, row, from + i, n.T, n.Dh, at.queries + i * n.Dh);
@@ -180,7 +167,7 @@ static NewRow new_row(const uint16_t *qkv, const uint16_t *cosine, const uint16_
 }
 
 // A row's new keys and values of the heads that share them, kept; then all up to the last entry as matrices.
-MATRICES static void keep_and_lay_out(NewRow row, long kv, AttentionSizes n, uint16_t *keys, uint16_t *values) {
+PAIRS static void keep_and_lay_out(NewRow row, long kv, AttentionSizes n, uint16_t *keys, uint16_t *values) {
     long width = (n.H + 2 * n.Hkv) * n.Dh, lane = kv * n.length * n.Dh, last = 0;
     const uint16_t *key = row.qkv + (n.H + kv) * n.Dh, *value = key + n.Hkv * n.Dh;
     for (long t = 0; t < n.T; t++) {
@@ -196,9 +183,14 @@ MATRICES static void keep_and_lay_out(NewRow row, long kv, AttentionSizes n, uin
 // y [R, T, H * Dh] for the queries, keys and values of T new positions of each of R rows, [R, T, (H + 2 Hkv) * Dh], which are
 // turned by cosine and sine [R, T, Dh] and kept at entries [R, T] of lanes [R, Hkv, length, Dh]; each looks at all entries up to
 // its own, below upto. Dh is a multiple of 32.
-MATRICES int attend_many(const uint16_t *qkv, const uint16_t *cosine, const uint16_t *sine, const int64_t *entries, uint16_t *keys,
-                         uint16_t *values, uint16_t *y, long R, long T, long H, long Hkv, long Dh, long length, long upto) {
+PAIRS int attend_many(const uint16_t *qkv, const uint16_t *cosine, const uint16_t *sine, const int64_t *entries, uint16_t *keys,
+                      uint16_t *values, uint16_t *y, long R, long T, long H, long Hkv, long Dh, long length, long upto) {
     AttentionSizes n = {T, H, Hkv, Dh, length, upto};
+    Product *product = product_of_pairs;
+#ifdef WITH_MATRICES
+    if (matrices())
+        product = product_of_matrices;
+#endif
     long each = up_to_whole(upto) * Dh, blocks = (T + QUERIES - 1) / QUERIES;
     uint16_t *laid = aligned_alloc(64, (size_t)(2 * Hkv * each) * sizeof(uint16_t)); // of one row
     if (!laid)
@@ -213,7 +205,11 @@ MATRICES int attend_many(const uint16_t *qkv, const uint16_t *cosine, const uint
         }
 #pragma omp barrier
         if (!failed) {
-            Units before = units_taken(SIDE);
+#ifdef WITH_MATRICES
+            Units before = {0};
+            if (matrices())
+                before = units_taken(SIDE);
+#endif
             // Neighbouring blocks share keys and values, which then stay in a thread's cache.
             long share = H * blocks / (8 * omp_get_num_threads());
             share = share < 1 ? 1 : share < blocks ? share : blocks;
@@ -226,10 +222,13 @@ MATRICES int attend_many(const uint16_t *qkv, const uint16_t *cosine, const uint
                 for (long task = 0; task < H * blocks; task++) {
                     long head = task / blocks;
                     const uint16_t *own = laid + 2 * (head / (H / Hkv)) * each;
-                    attend_queries(row, task % blocks * QUERIES, head, own, own + each, n, at);
+                    attend_queries(row, task % blocks * QUERIES, head, own, own + each, n, at, product);
                 }
             }
-            units_given_back(before);
+#ifdef WITH_MATRICES
+            if (matrices())
+                units_given_back(before);
+#endif
         }
         free(at.queries);
     }

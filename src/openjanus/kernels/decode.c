@@ -24,14 +24,17 @@
 
 #include "making.h"
 #include "numbers.h"
+#include "pairs.h"
 
-#ifdef WITH_MATRICES
+#ifdef WITH_PAIRS
 #include "attention.h"
+#endif
+#ifdef WITH_MATRICES
 #include "matrices.h"
 #endif
 
 // To be raised with any change of what the functions take or mean, here and in decode.py.
-int version(void) { return 7; }
+int version(void) { return 8; }
 
 // Bits: 2, the processor has AVX-512, so bf16 runs; 1, it also multiplies bytes (VNNI), so all runs. See `matrices` too.
 int supported(void) {
@@ -55,6 +58,19 @@ int matrices(void) {
     }
 #endif
     return known > 0;
+}
+
+// Whether bfloat16 are multiplied in pairs: AMD's processors make two such products in the time of one of float32. Intel's without
+// matrix units take longer for them.
+int pairs(void) {
+#ifdef WITH_PAIRS
+    static int known = -1;
+    if (known < 0)
+        known = supported() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_is("amd");
+    return known;
+#else
+    return 0;
+#endif
 }
 
 // Ask for large pages under memory that nothing was written to yet: reading weights through small ones looks up an address every
@@ -98,14 +114,7 @@ static Grouped grouped(long M, long K) {
     return rows;
 }
 
-// The next four bytes of a row, for every output.
-INLINE BYTES __m512i four(const int8_t *bytes) {
-    int32_t some;
-    memcpy(&some, bytes, 4);
-    return _mm512_set1_epi32(some);
-}
-
-// All rows through the outputs of one tile.
+// All rows through the outputs of one tile. The first of them ask for weights that come later, for all others too.
 typedef void Rows(Weights w, Grouped x, long tile, long M, void *y, int format);
 
 static int linear_of_bytes(Rows *through, Weights w, const void *x, void *y, long M, int format) {
@@ -128,7 +137,9 @@ static int linear_of_bytes(Rows *through, Weights w, const void *x, void *y, lon
 
 // -- int4 ------------------------------------------------------------------------------
 
-INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int rows, void *y, long at, long N, int format) {
+// ask: for weights that come later.
+INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int rows, int ask, void *y, long at, long N,
+                            int format) {
     const __m512i low_half = _mm512_set1_epi8(0x0f);
     long groups = K / GROUP;
     __m512 out[8][2];
@@ -139,7 +150,8 @@ INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int r
         for (int m = 0; m < rows; m++)
             dot[m][0] = dot[m][1] = _mm512_set1_epi32(-8 * x.sum[(row + m) * groups + g]);
         for (int i = 0; i < 8; i++) {
-            prefetch(w + 64 * i);
+            if (ask)
+                prefetch(w + 64 * i);
             __m512i pairs = _mm512_loadu_si512(w + 64 * i);
             __m512i low = _mm512_and_si512(pairs, low_half), high = _mm512_and_si512(_mm512_srli_epi16(pairs, 4), low_half);
             for (int m = 0; m < rows; m++) {
@@ -148,8 +160,10 @@ INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int r
                 dot[m][1] = _mm512_dpbusd_epi32(dot[m][1], high, input);
             }
         }
-        prefetch(w + 512);
-        prefetch(w + 576);
+        if (ask) {
+            prefetch(w + 512);
+            prefetch(w + 576);
+        }
         const uint16_t *scales = (const uint16_t *)(w + 8 * 64), *zeros = scales + TILE;
         for (int half = 0; half < 2; half++) {
             __m512 scale = widened(scales + 16 * half), zero = widened(zeros + 16 * half);
@@ -170,14 +184,14 @@ INLINE BYTES void int4_tile(const uint8_t *w, Grouped x, long row, long K, int r
 // w = (number - 8) * scale + zero.
 BYTES static void int4_rows(Weights w, Grouped x, long tile, long M, void *y, int format) {
     const uint8_t *weights = (const uint8_t *)w.w + tile * (w.K / GROUP) * GROUP_BYTES;
-#define INT4(m, count) int4_tile(weights, x, m, w.K, count, y, tile *TILE, w.N, format)
+#define INT4(m, count) int4_tile(weights, x, m, w.K, count, m == 0, y, tile * TILE, w.N, format)
     IN_BLOCKS(4, INT4);
 }
 
 // -- int8 ------------------------------------------------------------------------------
 
-INLINE BYTES void int8_tile(const uint8_t *w, const float *scales, Grouped x, long row, long K, int rows, void *y, long at, long N,
-                            int format) {
+INLINE BYTES void int8_tile(const uint8_t *w, const float *scales, Grouped x, long row, long K, int rows, int ask, void *y, long at,
+                            long N, int format) {
     long groups = K / GROUP;
     __m512 out[8][2];
     for (int m = 0; m < rows; m++)
@@ -188,8 +202,10 @@ INLINE BYTES void int8_tile(const uint8_t *w, const float *scales, Grouped x, lo
             // 128 stands for 0 in w, whose bytes have no sign.
             dot[m][0] = dot[m][1] = _mm512_set1_epi32(-128 * x.sum[(row + m) * groups + g]);
         for (int i = 0; i < 8; i++, w += 4 * TILE) {
-            prefetch(w);
-            prefetch(w + 64);
+            if (ask) {
+                prefetch(w);
+                prefetch(w + 64);
+            }
             __m512i first = _mm512_loadu_si512(w), second = _mm512_loadu_si512(w + 64);
             for (int m = 0; m < rows; m++) {
                 __m512i input = four(x.bytes + (row + m) * K + g * GROUP + 4 * i);
@@ -213,8 +229,8 @@ INLINE BYTES void int8_tile(const uint8_t *w, const float *scales, Grouped x, lo
 // w = (number - 128) * scale, of which there is one an output.
 BYTES static void int8_rows(Weights w, Grouped x, long tile, long M, void *y, int format) {
     const uint8_t *weights = (const uint8_t *)w.w + tile * TILE * w.K;
-#define INT8(m, count) int8_tile(weights, w.scales, x, m, w.K, count, y, tile *TILE, w.N, format)
-    IN_BLOCKS(4, INT8);
+#define INT8(m, count) int8_tile(weights, w.scales, x, m, w.K, count, m == 0, y, tile * TILE, w.N, format)
+    IN_BLOCKS(6, INT8);
 }
 
 // -- norm ------------------------------------------------------------------------------
@@ -340,6 +356,23 @@ BYTES void attend_one(const char *qkv, const char *cosine, const char *sine, con
 #define ROWS 12        // that are added up at a time, if there are so many: two registers each
 #define NEAR (1 << 20) // bytes of x that stay in a cache beside a tile
 #define PASS 240       // rows through a tile at a time at most, which are added up in memory
+#define SOON_MADE 64   // inputs of weights that are made at a time for no more rows than those: reading goes on beside them
+
+// sums [M, 32] += x w^T of `deep` inputs of a tile, or = of the first ones. x: rows, K numbers apart. ask: for weights that come
+// later.
+typedef void Adding(const uint16_t *w, const void *x, long K, long deep, long M, int first, int ask, float *sums);
+
+INLINE FLOATS void take_up(__m512 out[][2], const float *sums, int rows, int first) {
+    for (int m = 0; m < rows; m++)
+        for (int half = 0; half < 2; half++)
+            out[m][half] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + m * TILE + 16 * half);
+}
+
+INLINE FLOATS void put_down(__m512 out[][2], float *sums, int rows) {
+    for (int m = 0; m < rows; m++)
+        for (int half = 0; half < 2; half++)
+            _mm512_storeu_ps(sums + m * TILE + 16 * half, out[m][half]);
+}
 
 // Two bfloat16 a lane, the first ones or the second ones, as float32.
 INLINE FLOATS __m512 firsts(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
@@ -347,12 +380,10 @@ INLINE FLOATS __m512 seconds(__m512i pairs) {
     return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
 }
 
-// sums [rows, 32] += x w^T of `deep` inputs of a tile, or = of the first ones. ask: for weights that come later.
-INLINE FLOATS void bf16_tile(const uint16_t *w, const float *x, long K, long deep, int rows, int first, int ask, float *sums) {
+INLINE FLOATS void add_some_floats(const uint16_t *w, const float *x, long K, long deep, int rows, int first, int ask,
+                                   float *sums) {
     __m512 out[ROWS][2];
-    for (int m = 0; m < rows; m++)
-        for (int half = 0; half < 2; half++)
-            out[m][half] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + m * TILE + 16 * half);
+    take_up(out, sums, rows, first);
     for (long k = 0; k < deep; k += 2, w += 2 * TILE) {
         if (ask) {
             prefetch(w);
@@ -370,33 +401,71 @@ INLINE FLOATS void bf16_tile(const uint16_t *w, const float *x, long K, long dee
             out[m][1] = _mm512_fmadd_ps(seconds(right), input, out[m][1]);
         }
     }
-    for (int m = 0; m < rows; m++)
-        for (int half = 0; half < 2; half++)
-            _mm512_storeu_ps(sums + m * TILE + 16 * half, out[m][half]);
+    put_down(out, sums, rows);
 }
 
-// M rows through one tile, a few inputs at a time, whose weights stay in the nearest cache.
-FLOATS static void bf16_rows(Weights w, long tile, const float *x, long M, uint16_t *y) {
+// Multiplied as float32, which is exact.
+FLOATS static void add_floats(const uint16_t *w, const void *x, long K, long deep, long M, int first, int ask, float *sums) {
+#define ADD_FLOATS(m, count) add_some_floats(w, (const float *)x + (m) * K, K, deep, count, first, ask, sums + (m) * TILE)
+    IN_BLOCKS(ROWS, ADD_FLOATS);
+}
+
+#ifdef WITH_PAIRS
+INLINE PAIRS void add_some_pairs(const uint16_t *w, const uint16_t *x, long K, long deep, int rows, int first, int ask,
+                                 float *sums) {
+    __m512 out[ROWS][2];
+    take_up(out, sums, rows, first);
+    add_in_pairs(out, x, K, deep, rows, w, w + 2 * SIDE, 2 * TILE, ask);
+    put_down(out, sums, rows);
+}
+
+// Multiplied in pairs.
+PAIRS static void add_pairs(const uint16_t *w, const void *x, long K, long deep, long M, int first, int ask, float *sums) {
+#define ADD_PAIRS(m, count) add_some_pairs(w, (const uint16_t *)x + (m) * K, K, deep, count, first, ask, sums + (m) * TILE)
+    IN_BLOCKS(ROWS, ADD_PAIRS);
+}
+#endif
+
+// M rows through one tile, a few inputs at a time, whose weights stay in the nearest cache. size: bytes of a number of x.
+FLOATS static void bf16_rows(Adding *add, Weights w, long tile, const char *x, long size, long M, uint16_t *y) {
     float sums[PASS * TILE];
     uint16_t made[STAYS * TILE];
     const uint16_t *lie = (const uint16_t *)w.w + tile * w.K * TILE; // if they lie so
     Making making = w.held == AS_BF16 ? (Making){0} : making_of(w, tile);
-    for (long k = 0; k < w.K; k += STAYS) {
-        long deep = w.K - k < STAYS ? w.K - k : STAYS;
+    const long most = w.held == AS_BF16 || M > ROWS ? STAYS : SOON_MADE;
+    for (long k = 0; k < w.K; k += most) {
+        long deep = w.K - k < most ? w.K - k : most;
         const uint16_t *weights = w.held == AS_BF16 ? lie + k * TILE : made;
         if (w.held != AS_BF16)
             make_bf16(&making, deep, made);
-#define BF16S(m, count) bf16_tile(weights, x + (m) * w.K + k, w.K, deep, count, k == 0, weights != made, sums + (m) * TILE)
-        IN_BLOCKS(ROWS, BF16S);
+        add(weights, x + k * size, w.K, deep, M, k == 0, weights != made, sums);
     }
     for (long m = 0; m < M; m++)
         for (int half = 0; half < 2; half++)
             stored(y, m * w.N + tile * TILE + 16 * half, _mm512_loadu_ps(sums + m * TILE + 16 * half), BF);
 }
 
-// Multiplied as float32: processors without matrix units do that faster, or as fast, and it is exact.
-FLOATS static int linear_of_floats(Weights w, const uint16_t *x, uint16_t *y, long rows) {
+static void bf16_tiles(Adding *add, Weights w, const char *x, long size, uint16_t *y, long rows) {
+    // Of many rows, as many at a time through all tiles as stay near.
+    long near = NEAR / size / w.K / ROWS * ROWS;
+    near = near < ROWS ? ROWS : near < PASS ? near : PASS;
+    for (long from = 0; from < rows; from += near) {
+        long M = rows - from < near ? rows - from : near;
+#pragma omp for schedule(static)
+        for (long tile = 0; tile < w.N / TILE; tile++)
+            bf16_rows(add, w, tile, x + from * w.K * size, size, M, y + from * w.N);
+    }
+}
+
+FLOATS static int linear_of_bf16(Weights w, const uint16_t *x, uint16_t *y, long rows) {
     const long N = w.N, K = w.K;
+#ifdef WITH_PAIRS
+    if (pairs()) {
+#pragma omp parallel if (N * K >= SMALL)
+        bf16_tiles(add_pairs, w, (const char *)x, sizeof(uint16_t), y, rows);
+        return 0;
+    }
+#endif
     float *wide = malloc((size_t)rows * (size_t)K * sizeof(float));
     if (!wide)
         return -1;
@@ -406,15 +475,7 @@ FLOATS static int linear_of_floats(Weights w, const uint16_t *x, uint16_t *y, lo
         for (long row = 0; row < rows; row++)
             for (long k = 0; k < K; k += 16)
                 _mm512_storeu_ps(wide + row * K + k, widened(x + row * K + k));
-        // Of many rows, as many at a time through all tiles as stay near.
-        long near = NEAR / (long)sizeof(float) / K / ROWS * ROWS;
-        near = near < ROWS ? ROWS : near < PASS ? near : PASS;
-        for (long from = 0; from < rows; from += near) {
-            long M = rows - from < near ? rows - from : near;
-#pragma omp for schedule(static)
-            for (long tile = 0; tile < N / TILE; tile++)
-                bf16_rows(w, tile, wide + from * K, M, y + from * N);
-        }
+        bf16_tiles(add_floats, w, (const char *)wide, sizeof(float), y, rows);
     }
     free(wide);
     return 0;
@@ -437,7 +498,7 @@ int linear(const Weights *w, const void *x, void *y, long M, int format) {
     }
 #endif
     if (bf16)
-        return linear_of_floats(*w, x, y, M);
+        return linear_of_bf16(*w, x, y, M);
     return linear_of_bytes(w->held == AS_INT8 ? int8_rows : int4_rows, *w, x, y, M, format);
 }
 

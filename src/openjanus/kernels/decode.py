@@ -17,7 +17,7 @@ from torch import Tensor
 from openjanus.errors import ConfigError
 from openjanus.models.quantization import GROUP
 
-_VERSION = 7  # as decode.c says
+_VERSION = 8  # as decode.c says
 TILE = 32  # outputs that lie together
 HEAD_BYTES = 12  # that `compact_of` adds to each tile, besides what is rare
 LANES = 16  # numbers that are worked on at a time
@@ -51,7 +51,7 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.compact_heads.restype = size
     library.rms_norm.argtypes = [pointer] * 3 + [size] * 2 + [number, format]
     library.attend_one.argtypes = [pointer] * 7 + [size] * 6 + [format]
-    if library.matrices():
+    if library.matrices() or library.pairs():
         library.attend_many.argtypes = [pointer] * 7 + [size] * 7
     library.swiglu.argtypes = [pointer] * 2 + [size] * 2 + [format]
     library.in_large_pages.argtypes = [pointer, size]
@@ -86,14 +86,16 @@ class BlockTable(ctypes.Structure):
 
 @cache
 def supported() -> frozenset[str]:
-    """Which run here: bf16, with matrices if it does so on matrix units (AMX); where bytes are multiplied, int8, int4 and fused:
-    the norm, the gate, attention."""
+    """Which run here: bf16, with matrices if it does so on matrix units (AMX), with pairs if it makes two products at a time
+    (AVX512_BF16, where that is faster), and with either attend_many; where bytes are multiplied, int8, int4 and fused: the norm,
+    the gate, attention."""
     library = _library()
     if library is None:
         return frozenset()
-    told, matrices = library.supported(), library.matrices()
+    told, matrices, pairs = library.supported(), library.matrices(), library.pairs()
     bytes = {"int8", "int4", "fused"} if told & 1 else set()
-    return frozenset(bytes | ({"bf16"} if told & 2 else set()) | ({"matrices"} if matrices else set()))
+    named = {"bf16": told & 2, "matrices": matrices, "pairs": pairs, "attend_many": matrices or pairs}
+    return frozenset(bytes | {name for name, there in named.items() if there})
 
 
 def palette() -> int:
@@ -159,7 +161,7 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
-    """bfloat16 [M, N] of x bfloat16 [M, K], multiplied exactly and added up as float32: as fast for many rows as for few."""
+    """bfloat16 [M, N] of x bfloat16 [M, K], multiplied exactly and added up as float32."""
     _expect(x, torch.bfloat16)
     _expect(tiles, torch.bfloat16)
     return _linear(x, tiles, None, len(tiles) * TILE, tiles.shape[1] * 2, BF16)
@@ -250,7 +252,7 @@ def attend_one(
 def attend_many(
     projected: Tensor, cosine: Tensor, sine: Tensor, entries: Tensor, keys: Tensor, values: Tensor, upto: int
 ) -> Tensor:
-    """Attention [R, T, H * Dh] of T new positions of each of R rows, in bfloat16; where `supported` names matrices.
+    """Attention [R, T, H * Dh] of T new positions of each of R rows, in bfloat16; where `supported` names it.
 
     As `attend_one`, of projections [R, T, (H + 2 Hkv) * Dh], cosines and sines [R, T, Dh], entries int64 [R, T].
     """

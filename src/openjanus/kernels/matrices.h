@@ -9,17 +9,15 @@
 
 #include "making.h"
 #include "numbers.h"
+#include "pairs.h"
 
 int omp_get_num_threads(void); // without the header, which some compilers lack
 
-#define SIDE 16            // rows of a matrix, of 64 bytes: 32 bfloat16, 64 bytes, or 16 sums
-#define DEEP 32            // bfloat16 that are multiplied at a time; as many inputs of weights that are made so
-#define BYTES_DEEP 64      // and bytes
-#define CELL (SIDE * DEEP) // bfloat16 in a matrix
-#define BESIDE (5 << 18)   // bytes of rows that stay in the second cache beside them
-#define AT_ONCE 4          // matrices of weights that are made before the first is multiplied
-#define MOST 32            // blocks of rows through a tile at a time
-#define MANY 24            // rows from which on int8 and int4 go this way
+#define BYTES_DEEP 64    // bytes of a row that are multiplied at a time
+#define BESIDE (5 << 18) // bytes of rows that stay in the second cache beside them
+#define AT_ONCE 4        // matrices of weights that are made before the first is multiplied
+#define MOST 32          // blocks of rows through a tile at a time
+#define MANY 24          // rows from which on int8 and int4 go this way
 
 // What a thread sets its units to: eight matrices of 64 bytes a row, two of them weights of 16 rows, the others of as many as there are
 // rows of x, up to 16. The settings of others come back behind it.
@@ -149,6 +147,24 @@ INLINE MATRICES void add_matrices(const uint16_t *w, const uint16_t *x, long K, 
     }
     multiply(w, x, SIDE * K * (long)sizeof(uint16_t), deep / DEEP, blocks, 0, later);
     sums_stored(sums, TILE, blocks);
+}
+
+// A Product.
+MATRICES static void product_of_matrices(const uint16_t *a, long apart, const uint16_t *b, long step, long beside, long deep,
+                                         float *y, long along) {
+    sums_cleared();
+    all_written();
+    for (long k = 0; k < deep; k += DEEP, b += step) {
+        _tile_loadd(4, a + k, apart * 2);
+        _tile_loadd(5, a + SIDE * apart + k, apart * 2);
+        _tile_loadd(6, b, 64);
+        _tile_loadd(7, b + beside, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    sums_stored(y, along, 2);
 }
 
 // How many blocks of rows of so many bytes go through all tiles at a time, to stay near.

@@ -19,7 +19,12 @@
 
 #define FLOATS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
 #define BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")))
-#if defined(__linux__) && defined(__x86_64__) && __GNUC__ >= 11 && !defined(__clang__) && !defined(WITHOUT_MATRICES)
+#if (__GNUC__ >= 10 || __clang_major__ >= 9) && !defined(WITHOUT_PAIRS)
+#define WITH_PAIRS // the compiler knows products of bfloat16 that are made two at a time
+#define PAIRS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,fma")))
+#endif
+#if defined(__linux__) && defined(__x86_64__) && __GNUC__ >= 11 && !defined(__clang__) && !defined(WITHOUT_MATRICES) &&            \
+    defined(WITH_PAIRS)
 #define WITH_MATRICES // the compiler knows processors' matrix units (AMX), and the system how to ask for them
 #define MATRICES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,fma,amx-tile,amx-bf16,amx-int8")))
 #endif
@@ -42,6 +47,13 @@ typedef struct {
 INLINE void prefetch(const void *weights) {
     _mm_prefetch((const char *)weights + AHEAD, _MM_HINT_T1);
     _mm_prefetch((const char *)weights + NEXT, _MM_HINT_T0);
+}
+
+// Four bytes of a row, for every output.
+INLINE FLOATS __m512i four(const void *bytes) {
+    int32_t some;
+    memcpy(&some, bytes, 4);
+    return _mm512_set1_epi32(some);
 }
 
 INLINE FLOATS __m512 widened(const uint16_t *from) {
