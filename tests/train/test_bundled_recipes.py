@@ -4,16 +4,18 @@ The parts they start from lie in recipes/parts.
 """
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from openjanus.janus import load
+from openjanus.train.metrics import Line
 from openjanus.train.recipe import Recipe
 from openjanus.train.recipe_files import load_recipe
 
-from .running import curve, run
+from .running import Notes, curve, run
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the mean of a loss over the last ten of a hundred steps stays below; at first it is about the number behind.
@@ -27,6 +29,18 @@ LEARNED = {
 }
 
 
+class Until(Notes):
+    """A reporter that stops the run, as Ctrl-C does, after so many steps."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.last = last
+
+    def step(self, line: Line, steps: int) -> None:
+        if line.step == self.last:
+            signal.raise_signal(signal.SIGINT)
+
+
 def bundled(name: str) -> Recipe:
     """A recipe of a bundled model or of a part."""
     return load_recipe(str(ROOT / "recipes" / f"{name}.py"))
@@ -36,9 +50,8 @@ def bundled(name: str) -> Recipe:
 @pytest.mark.timeout(1200)  # minutes on a machine with other work
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_first_hundred_steps_learn(name: str, tmp_path: Path):
-    recipe = bundled(name)
-    first = replace(recipe.stages[0], steps=100)
-    run(tmp_path / "run", recipe=replace(recipe, stages=(first,), preview_every=0))
+    result = run(tmp_path / "run", recipe=replace(bundled(name), preview_every=0), notes=Until(100))
+    assert (result.step, result.signal) == (100, signal.SIGINT)
     loss, limit = LEARNED[name]
     lines = curve(tmp_path / "run")
     assert len(lines) == 100

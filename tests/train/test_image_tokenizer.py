@@ -24,6 +24,7 @@ from openjanus.train.learner import Learner
 from openjanus.train.parallel import World
 from openjanus.train.perceptual import Perceptual, Vgg16
 from openjanus.train.pictures import ScenePictures, places
+from openjanus.train.plan import dry_run
 from openjanus.train.recipe import Recipe
 from openjanus.train.reconstruction import Adversary, Likeness, ReconstructionSettings
 from openjanus.train.stage import Stage
@@ -183,6 +184,14 @@ def test_the_adversary_starts_at_its_step_and_each_side_moves_its_own(make: Any)
     # At first it calls all pictures 0 or so: half of 1 + 1, at half weight.
     assert second.losses["telling"] == pytest.approx(0.5, abs=0.2)
     assert not torch.equal(judge, before)
+
+
+def test_a_dry_run_runs_what_begins_late() -> None:
+    recipe = tokenizer_recipe(adversary=Adversary(weight=0.5, start=20_000, width=4, layers=2), quantize_from=3_000)
+    stages = (dataclasses.replace(STAGE, steps=400_000),)
+    recipe = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, size=16), stages=stages)
+    plan = dry_run(dataclasses.replace(recipe, task=_larger(recipe.task)), ALONE)
+    assert {"fooling", "telling", "codebook"} <= set(plan.stages[0].losses)
 
 
 def _larger(make: Any) -> Any:

@@ -18,7 +18,7 @@ def train(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The run's folder.", show_default="runs/NAME")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Run two steps of each stage, print the plan, write nothing.")
+        bool, typer.Option("--dry-run", help="Run the last two steps of each stage, print the plan, write nothing.")
     ] = False,
     planned: Annotated[
         bool, typer.Option("--plan", help="Estimate memory and time on other machines, and start nothing; see --gpus, --memory.")

@@ -1,8 +1,8 @@
-"""A dry run: everything is built, two steps of each stage are run, and what the whole would take is told. Nothing is written."""
+"""A dry run: everything is built, the last two steps of each stage are run, and what the whole would take is told. Nothing is
+written."""
 
 import time
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 from openjanus.train.data import follow
@@ -32,7 +32,7 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe as it would run in this world. Seconds are those of the second step times all steps."""
+    """A recipe as it would run in this world. Seconds are those of the last step times all steps."""
 
     recipe: str
     processes: int
@@ -63,7 +63,7 @@ class Plan:
 
 
 def dry_run(recipe: Recipe, world: World) -> Plan:
-    """What training a recipe would take. Every process calls it; errors are those of training, as far as two steps show them."""
+    """What training a recipe would take. Every process calls it; errors are those of training, as far as these steps show."""
     stages = tuple(_try(recipe, stage, world) for stage in recipe.stages)
     return Plan(recipe.name, world.size, str(world.device), stages)
 
@@ -73,7 +73,9 @@ def _try(recipe: Recipe, stage: Stage, world: World) -> StagePlan:
     outcome: Outcome | None = None
     seconds = 0.0
     skipped: dict[str, None] = {}  # in order, each once
-    for step, batches in islice(follow(learner.task, stage, 0, world, workers=0), 2):
+    # By then whatever begins later, as an adversary does, has begun.
+    start = max(stage.steps - 2, 0)
+    for step, batches in follow(learner.task, stage, start, world, workers=0):
         clock = time.perf_counter()
         outcome = learner.learn(step, batches)
         seconds = time.perf_counter() - clock
