@@ -38,8 +38,8 @@ def node(name: str, port: int, recipe: Path, folder: Path) -> "subprocess.Popen[
     # What they meet by is the first one's.
     settings = f"is_host={int(name == 'first')},last_call_timeout=5"
     rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=run", f"--rdzv-conf={settings}"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3", *rendezvous]
-    command += [str(HERE / "start.py"), str(recipe), "-o", str(folder), "--device", "cpu"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3"]
+    command += [*rendezvous, str(HERE / "start.py"), str(recipe), "-o", str(folder), "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1] / "src"), "NODE": name}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
