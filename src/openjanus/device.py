@@ -1,5 +1,9 @@
 """Where a model runs, in which number format, and whether it was too large for that: people's words and torch's."""
 
+import platform
+from functools import cache
+from pathlib import Path
+
 import torch
 
 from openjanus.errors import ConfigError
@@ -40,6 +44,22 @@ def pick_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     if name not in DTYPES:
         raise ConfigError(f"unknown dtype {name!r}; use one of auto, float32, bfloat16, float16")
     return DTYPES[name]
+
+
+def slow_in_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 take a device longer than those of float32: CPUs that have no matrix units for them (AMX).
+
+    AMD's make two of them in the time of one of float32 where they have instructions for it; Intel's take longer with these.
+    """
+    fast = torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and _of_amd())
+    return device.type == "cpu" and not fast
+
+
+@cache
+def _of_amd() -> bool:
+    """Whether AMD made the processor; False where nobody says so."""
+    told = Path("/proc/cpuinfo")
+    return "AuthenticAMD" in (told.read_text(encoding="utf-8", errors="replace") if told.exists() else platform.processor())
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -71,7 +71,7 @@ def test_products_are_those_of_the_weights_as_they_were_to_the_last_bit(outputs:
 
 def test_every_weight_comes_back():
     weight = weights(64, 128)
-    weight[0, 0] = 0  # it has no place in float32's ordinary numbers, which matrix units know alone
+    weight[0, 0] = 0  # it has no place in float32's ordinary numbers; matrix units and pairs know no others
     _, compact = both(weight)
     for size in (2, 128):
         given = torch.cat([compact(part) for part in torch.eye(128).bfloat16().split(size)])

@@ -15,6 +15,7 @@ import tiny
 from openjanus.checkpoints.load import load_checkpoint
 from openjanus.checkpoints.save import save_checkpoint
 from openjanus.config import LanguageConfig
+from openjanus.device import slow_in_bfloat16
 from openjanus.engine.linear import GROUP, Int4, Int8, Packed, check_quantization_on, replacement
 from openjanus.engine.tiled import (
     FusedNorm,
@@ -24,7 +25,6 @@ from openjanus.engine.tiled import (
     TiledInt4,
     TiledInt8,
     fused_attention,
-    slow_in_bfloat16,
     tiled,
 )
 from openjanus.engine.wide import Wide
@@ -554,20 +554,21 @@ def test_blocks_that_are_not_all_alike_run_one_after_the_other(other: type[nn.Mo
 
 
 @pytest.mark.parametrize(
-    ("device", "units", "kernels", "slow"),
+    ("device", "matrices", "pairs", "amd", "slow"),
     [
-        ("cpu", False, set(), True),
-        ("cpu", False, {"bf16"}, True),
-        ("cpu", False, {"bf16", "pairs"}, False),
-        ("cpu", True, {"bf16", "matrices"}, False),
-        ("meta", False, set(), False),
+        ("cpu", False, False, True, True),
+        ("cpu", False, True, False, True),
+        ("cpu", False, True, True, False),
+        ("cpu", True, True, False, False),
+        ("meta", False, False, False, False),
     ],
 )
-def test_bfloat16_is_slow_on_processors_that_have_nothing_for_it(
-    device: str, units: bool, kernels: set[str], slow: bool, monkeypatch: pytest.MonkeyPatch
+def test_bfloat16_is_slow_on_processors_that_have_nothing_fast_for_it(
+    device: str, matrices: bool, pairs: bool, amd: bool, slow: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: units)
-    monkeypatch.setattr("openjanus.engine.tiled.supported", lambda: kernels)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: matrices)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: pairs)
+    monkeypatch.setattr("openjanus.device._of_amd", lambda: amd)
     assert slow_in_bfloat16(torch.device(device)) == slow
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openjanus.device import slow_in_bfloat16
 from openjanus.kernels.decode import (
     BF16,
     COMPACT,
@@ -223,15 +224,9 @@ def _readable(rows: Tensor) -> Tensor:
     return rows if rows.dtype in FORMATS else rows.float()
 
 
-def slow_in_bfloat16(device: torch.device) -> bool:
-    """Whether products of bfloat16 take torch longer there than those of float32: on CPUs that have neither matrix units for them
-    (AMX) nor make two at a time in the time of one."""
-    return device.type == "cpu" and not torch.cpu._is_amx_tile_supported() and "pairs" not in supported()
-
-
 def runs_bfloat16(device: torch.device) -> bool:
-    """Whether weights in bfloat16 run on our own kernels there. A compiler may know nothing of the matrix units that a processor
-    has: then torch's kernels read prompts faster."""
+    """Whether weights in bfloat16 run on our own kernels there. A compiler may know nothing of what a processor has for them:
+    then torch's kernels read prompts faster."""
     fast = not supported().isdisjoint(("matrices", "pairs"))
     return device.type == "cpu" and "bf16" in supported() and (fast or slow_in_bfloat16(device))
 

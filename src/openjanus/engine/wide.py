@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from openjanus.engine.tiled import slow_in_bfloat16
+from openjanus.device import slow_in_bfloat16
 from openjanus.models import vae, vq
 
 

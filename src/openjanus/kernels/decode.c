@@ -36,7 +36,7 @@
 // To be raised with any change of what the functions take or mean, here and in decode.py.
 int version(void) { return 8; }
 
-// Bits: 2, the processor has AVX-512, so bf16 runs; 1, it also multiplies bytes (VNNI), so all runs. See `matrices` too.
+// Bits: 2, the processor has AVX-512, so bf16 runs; 1, it also multiplies bytes (VNNI), so all runs. See `matrices` and `pairs` too.
 int supported(void) {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
@@ -66,7 +66,7 @@ int pairs(void) {
 #ifdef WITH_PAIRS
     static int known = -1;
     if (known < 0)
-        known = supported() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_is("amd");
+        known = supported() == 3 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_is("amd");
     return known;
 #else
     return 0;
@@ -359,7 +359,7 @@ BYTES void attend_one(const char *qkv, const char *cosine, const char *sine, con
 #define SOON_MADE 64   // inputs of weights that are made at a time for no more rows than those: reading goes on beside them
 
 // sums [M, 32] += x w^T of `deep` inputs of a tile, or = of the first ones. x: rows, K numbers apart. ask: for weights that come
-// later.
+// later, which the first rows do for all.
 typedef void Adding(const uint16_t *w, const void *x, long K, long deep, long M, int first, int ask, float *sums);
 
 INLINE FLOATS void take_up(__m512 out[][2], const float *sums, int rows, int first) {
@@ -406,7 +406,8 @@ INLINE FLOATS void add_some_floats(const uint16_t *w, const float *x, long K, lo
 
 // Multiplied as float32, which is exact.
 FLOATS static void add_floats(const uint16_t *w, const void *x, long K, long deep, long M, int first, int ask, float *sums) {
-#define ADD_FLOATS(m, count) add_some_floats(w, (const float *)x + (m) * K, K, deep, count, first, ask, sums + (m) * TILE)
+#define ADD_FLOATS(m, count)                                                                                                       \
+    add_some_floats(w, (const float *)x + (m) * K, K, deep, count, first, ask && (m) == 0, sums + (m) * TILE)
     IN_BLOCKS(ROWS, ADD_FLOATS);
 }
 
@@ -419,9 +420,10 @@ INLINE PAIRS void add_some_pairs(const uint16_t *w, const uint16_t *x, long K, l
     put_down(out, sums, rows);
 }
 
-// Multiplied in pairs.
+// Multiplied in pairs (pairs.h).
 PAIRS static void add_pairs(const uint16_t *w, const void *x, long K, long deep, long M, int first, int ask, float *sums) {
-#define ADD_PAIRS(m, count) add_some_pairs(w, (const uint16_t *)x + (m) * K, K, deep, count, first, ask, sums + (m) * TILE)
+#define ADD_PAIRS(m, count)                                                                                                        \
+    add_some_pairs(w, (const uint16_t *)x + (m) * K, K, deep, count, first, ask && (m) == 0, sums + (m) * TILE)
     IN_BLOCKS(ROWS, ADD_PAIRS);
 }
 #endif

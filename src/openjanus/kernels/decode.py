@@ -161,7 +161,10 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def linear_bf16(x: Tensor, tiles: Tensor) -> Tensor:
-    """bfloat16 [M, N] of x bfloat16 [M, K], multiplied exactly and added up as float32."""
+    """bfloat16 [M, N] of x bfloat16 [M, K], multiplied exactly and added up as float32.
+
+    With matrices or pairs (`supported`), numbers below 1e-38 are zero.
+    """
     _expect(x, torch.bfloat16)
     _expect(tiles, torch.bfloat16)
     return _linear(x, tiles, None, len(tiles) * TILE, tiles.shape[1] * 2, BF16)

@@ -19,7 +19,7 @@
 
 #define FLOATS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
 #define BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")))
-#if (__GNUC__ >= 10 || __clang_major__ >= 9) && !defined(WITHOUT_PAIRS)
+#if __GNUC__ >= 10 && !defined(WITHOUT_PAIRS)
 #define WITH_PAIRS // the compiler knows products of bfloat16 that are made two at a time
 #define PAIRS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,fma")))
 #endif

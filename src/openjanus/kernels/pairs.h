@@ -1,4 +1,5 @@
-// Products of bfloat16 in pairs, on processors that make two at a time (AVX512_BF16).
+// Products of bfloat16 in pairs, on processors that make two at a time (AVX512_BF16). Numbers below float32's ordinary ones (1e-38) are
+// zero to them, in what they are given and in what they add up, as to matrix units.
 
 #pragma once
 
