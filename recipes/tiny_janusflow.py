@@ -85,7 +85,7 @@ RECIPE = tiny_world.recipe_of(
         replace(NAMES, steps=800, mix=PAINT, rate=2.5e-3),
         # What words say of a picture is a fiftieth of a flow's error. At 4e-3 it was lost in the noise of the steps, and
         # pictures hardly depended on their texts before the rate had fallen.
-        replace(PRETRAIN, steps=5000, mix=PAINT, rate=1.6e-3),
+        replace(PRETRAIN, steps=8000, mix=PAINT, rate=1.6e-3),
         replace(TUNE, steps=500, mix={"understanding": 2, "text": 1, "generation": 6}, rate=6e-4),
     ),
 )
