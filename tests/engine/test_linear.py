@@ -572,6 +572,12 @@ def test_bfloat16_is_slow_on_processors_that_have_nothing_fast_for_it(
     assert slow_in_bfloat16(torch.device(device)) == slow
 
 
+def test_torch_and_our_kernels_agree_on_who_is_fast_in_bfloat16():
+    if supported().isdisjoint(("matrices", "pairs")):
+        pytest.skip("this processor has nothing fast for bfloat16, or the compiler did not know it")
+    assert not slow_in_bfloat16(torch.device("cpu"))
+
+
 @pytest.mark.parametrize(("name", "part"), [("janus-tiny", "tokenizer"), ("janusflow-tiny", "vae")])
 def test_pixels_are_decoded_in_float32_where_bfloat16_is_slow(name: str, part: str, monkeypatch: pytest.MonkeyPatch):
     pixels = []
