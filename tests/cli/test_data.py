@@ -140,7 +140,7 @@ class Tags(HTMLParser):
 def test_a_preview_shows_tokens_masks_and_images_and_escapes_the_rest(
     checkpoint: Path, records: Path, tmp_path: Path, capsys: Capture
 ):
-    page = tmp_path / "page.html"
+    page = tmp_path / "new" / "page.html"
     assert run("preview", records, "--model", checkpoint, "-o", page) == 0
     assert capsys.readouterr().out.strip() == str(page)
     found = Tags()
@@ -210,7 +210,7 @@ def test_convert_writes_over_nothing_and_leaves_nothing_half_done(records: Path,
         (["check", "{records}", "--kind", "video"], "--kind is 'video'; it must be one of text, understanding, generation"),
         (["convert", "{records}", "-o", "x.jsonl", "--on-error", "ignore"], "must be stop or skip"),
         (["stats", "{records}", "--model", "./absent"], "absent"),
-        (["preview", "{records}", "-o", "no/such/folder.html"], "No such file"),
+        (["preview", "{records}", "-o", "{records}/page.html"], "a.jsonl"),
         (["chek"], "chek"),
     ],
 )

@@ -236,6 +236,25 @@ def test_a_record_of_no_known_form(record: object, message: str):
         to_sample(record, Path(), 0)
 
 
+PICTURE = {"type": "image", "image": "a.png"}
+CAT, PAINTED = {"role": "user", "content": "a cat"}, {"role": "assistant", "content": [PICTURE]}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "system", "content": "Be kind."}, CAT, PAINTED],
+        [CAT, PAINTED, {"role": "user", "content": "Make it black."}, PAINTED],
+        [CAT, {"role": "assistant", "content": "What colour?"}, CAT, PAINTED],
+        [{"role": "user", "content": [PICTURE]}, {"role": "assistant", "content": "A cat."}, CAT, PAINTED],
+    ],
+)
+def test_a_talk_that_ends_in_a_picture_is_to_be_split(messages: list[object]):
+    split = "split it into one record a picture, with all that the picture needs in its user message"
+    with pytest.raises(DataError, match=split):
+        to_sample({"messages": messages}, Path(), 0)
+
+
 def test_more_placeholders_than_images():
     parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "<image_placeholder> or <image_placeholder>?"}]
     talk = [{"role": "user", "content": parts}, {"role": "assistant", "content": "x"}]
@@ -300,3 +319,27 @@ def test_what_stands_there_twice_is_told(tmp_path: Path):
     found = check(RecordFiles([path, shard]), quietly)
     assert found.duplicates == ((f"{path}, line 4", f"{path}, line 1"), (f"{shard}, x", f"{path}, line 2"))
     assert json.loads(json.dumps(found.to_json()))["images"] == 5
+
+
+def test_a_text_beside_a_painted_image_is_told(tmp_path: Path):
+    wrote(tmp_path / "a.png", picture(0))
+    said = {"type": "text", "text": "Here is your picture."}
+    asked = [CAT, {"role": "user", "content": [PICTURE, {"type": "text", "text": "Make it black."}]}]
+    talks = [
+        [user, {"role": "assistant", "content": content}]
+        for user in asked
+        for content in ([said, PICTURE], [PICTURE, said], [PICTURE], [PICTURE, {"type": "text", "text": " "}])
+    ]
+    path = write_lines(tmp_path / "a.jsonl", *({"messages": talk} for talk in talks))
+    found = check(RecordFiles([path]), quietly)
+    assert found.spoken == tuple(f"{path}, line {line}" for line in (1, 2, 5, 6)) and not found.broken
+    assert f"texts beside painted images, which are not learned: 4\n  {path}, line 1\n" in found.to_text()
+
+
+def test_an_empty_answer_is_told(tmp_path: Path):
+    user, silence, answer = CAT, {"role": "assistant", "content": " "}, {"role": "assistant", "content": "Yes."}
+    talks = [[user, silence], [user, answer], [user, silence, user, answer], [user, {"role": "assistant", "content": []}]]
+    path = write_lines(tmp_path / "a.jsonl", *({"messages": talk} for talk in talks), {"text": ""})
+    found = check(RecordFiles([path]), quietly)
+    assert found.silent == tuple(f"{path}, line {line}" for line in (1, 3, 4, 5)) and found.kinds == {"text": 5}
+    assert f"empty answers, which teach silence: 4\n  {path}, line 1\n" in found.to_text()

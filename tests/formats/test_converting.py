@@ -46,6 +46,8 @@ ANSWER = {"role": "assistant", "content": "Noise."}
         [{"role": "system", "content": "Be kind."}, {"role": "user", "content": [IMAGE, TEXT]}, ANSWER],
         [{"role": "user", "content": [IMAGE, TEXT]}, ANSWER, {"role": "user", "content": [TEXT, IMAGE]}, ANSWER],
         [{"role": "user", "content": "a fox"}, {"role": "assistant", "content": [IMAGE]}],
+        [{"role": "user", "content": "a fox"}, {"role": "assistant", "content": [TEXT, IMAGE]}],
+        [{"role": "user", "content": [IMAGE, TEXT]}, {"role": "assistant", "content": [IMAGE, TEXT]}],
         [ANSWER],
     ],
 )
@@ -53,6 +55,8 @@ def test_a_sample_is_the_same_as_a_record_and_back(messages: list[object]):
     sample = to_sample({"messages": messages}, Path(), 3)
     record = json.loads(json.dumps(to_record(sample, str)))
     assert to_sample(record, Path(), 3) == sample
+    texts = [json.dumps(one).count("What?") for one in (messages, record)]
+    assert texts[0] == texts[1]
 
 
 def test_an_embedded_image_that_is_none_is_a_broken_record(tmp_path: Path):

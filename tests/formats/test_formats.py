@@ -11,15 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openjanus.data.conversations import to_sample
+from openjanus.data.conversations import to_question, to_sample
 from openjanus.data.formats.json_list import JsonList
 from openjanus.data.formats.names import Names
+from openjanus.data.formats.opening import open_records
 from openjanus.data.forms import DESCRIBE
 from openjanus.data.records import RecordFiles, Records
 from openjanus.data.samples import Sample
 from openjanus.types import Message
 
-from .written import CAPTIONS, FORMATS, captioned, painted, picture, plain, write_lines, write_parquet, write_tar
+from .written import CAPTIONS, FORMATS, captioned, painted, picture, plain, write_lines, write_parquet, write_table, write_tar
 
 
 def samples(path: Path, **options: Any) -> list[Sample]:
@@ -186,6 +187,47 @@ def test_the_examples_of_the_page_on_data_mean_what_it_says():
     (block,) = re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)
     found = [to_sample(json.loads(line), Path(), 0) for line in block.splitlines()]
     assert [sample.kind for sample in found] == ["understanding", "generation", "editing", "text", "text"]
+
+
+# -- forms in columns ------------------------------------------------------------------
+
+ROWS = [
+    {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]},
+    {"messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "x"}], "images": ["0.png"]},
+    {"conversations": TALK, "image": "0.png"},
+    {"caption": "a fox", "image": "0.png", "rival": "a hen"},
+    {"prompt": "a fox", "file_name": "0.png"},
+    {"input_prompt": "a fox", "output_image": "0.png"},
+    {"input_prompt": "Make it black.", "input_image": ["0.png"], "output_image": "1.png"},
+    {"text": "Plain text."},
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids="-".join)
+def test_a_form_is_the_same_sample_in_columns_as_in_json(tmp_path: Path, row: dict[str, Any]):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+    expected = list(map(plain, samples(write_lines(tmp_path / "a.jsonl", row))))
+    assert list(map(plain, samples(write_parquet(tmp_path / "a.parquet", [row])))) == expected
+    cells = {name: value[0] if name == "input_image" else value for name, value in row.items()}
+    if len(row) > 1 and all(isinstance(value, str) for value in cells.values()):
+        assert list(map(plain, samples(write_table(tmp_path / "a.csv", [cells])))) == expected
+
+
+def test_images_in_rows_of_sharegpt_may_be_bytes_and_absent(tmp_path: Path):
+    images = [{"bytes": picture(number), "path": None} for number in range(2)]
+    row = {"input_prompt": "more", "input_image": images[:1], "output_image": images[1]}
+    edit, painting = samples(write_parquet(tmp_path / "a.parquet", [row, row | {"input_image": None}]))
+    assert (edit.kind, edit.images) == ("editing", (picture(0), picture(1)))
+    assert (painting.kind, painting.images) == ("generation", (picture(1),))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
+def test_a_question_is_the_same_in_columns_as_in_json(tmp_path: Path, name: str):
+    rows = [{"question": "What?", "image": "0.png", "answer": "Noise."}]
+    write = {"a.jsonl": lambda path, rows: write_lines(path, *rows), "a.parquet": write_parquet, "a.csv": write_table}
+    file = open_records(write[name](tmp_path / name, rows))
+    assert to_question(file.read(0), file.folder) == ((Message("user", "What?", (tmp_path / "0.png",)),), "Noise.")
 
 
 # -- what formats allow ----------------------------------------------------------------

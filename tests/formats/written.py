@@ -48,6 +48,14 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], group: int = 2)
     return path
 
 
+def write_table(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
 def painted(caption: str, image: str) -> dict[str, Any]:
     """A record of generation in the one form."""
     answer = {"role": "assistant", "content": [{"type": "image", "image": image}]}
@@ -74,10 +82,7 @@ def captioned(folder: Path, name: str) -> Path:
     if name == "rows.parquet":
         rows = [{"image": {"bytes": picture(n), "path": None}, "caption": caption} for n, caption in enumerate(CAPTIONS)]
         return write_parquet(path, rows)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t" if name.endswith("tsv") else ",")
-        writer.writerows([("caption", "path"), *pairs])
-    return path
+    return write_table(path, [{"caption": caption, "path": image} for caption, image in pairs])
 
 
 def _members(number: int) -> list[tuple[str, bytes]]:

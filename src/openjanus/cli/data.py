@@ -41,7 +41,7 @@ def check(
     everything: Annotated[bool, typer.Option("--list", help="Show all that is broken, not the first 20.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Read every record, open every image, and tell what is broken or there twice.
+    """Read every record, open every image, and tell what is broken, there twice or not learned.
 
     openjanus data check faces.jsonl shards/00.tar
 
@@ -104,6 +104,7 @@ def preview(
 
     files, writer = _files(paths, kind), _writer(model)
     html = page(views(files, spread(len(files), number), writer), f"{', '.join(paths)} for {model or 'janus-tiny'}")
+    output.parent.mkdir(parents=True, exist_ok=True)
     try:
         with output.open("x", encoding="utf-8", errors="backslashreplace") as file:
             file.write(html)

@@ -22,6 +22,8 @@ class Check:
 
     kinds: whole records by what they teach. broken: what is wrong with each of the others, beginning with its place.
     duplicates: the places of records with the texts and pixels of one before, and the place of that one.
+    silent: the places of whole records that have an empty answer or text. spoken: of those that have a text beside the painted
+    image.
     """
 
     records: int
@@ -29,6 +31,8 @@ class Check:
     kinds: dict[str, int]
     broken: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...]
+    silent: tuple[str, ...]
+    spoken: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -40,6 +44,8 @@ class Check:
         lines = [f"{self.records:,} records: {kinds}; {self.images:,} images"]
         lines += _listed("broken", self.broken, everything)
         lines += _listed("duplicates", [f"{one} is the same as {other}" for one, other in self.duplicates], everything)
+        lines += _listed("empty answers, which teach silence", self.silent, everything)
+        lines += _listed("texts beside painted images, which are not learned", self.spoken, everything)
         return "\n".join(lines)
 
 
@@ -55,6 +61,8 @@ def check(files: RecordFiles, progress: Callable[[int, int], None]) -> Check:
     images = 0
     broken: list[str] = []
     duplicates: list[tuple[str, str]] = []
+    silent: list[str] = []
+    spoken: list[str] = []
     seen: dict[bytes, int] = {}
     for number in range(len(files)):
         try:
@@ -68,8 +76,12 @@ def check(files: RecordFiles, progress: Callable[[int, int], None]) -> Check:
             before = seen.setdefault(content, number)
             if before != number:
                 duplicates.append((sample.origin, files.origin(before)))
+            if any(message.role == "assistant" and not message.text.strip() for message in sample.messages):
+                silent.append(sample.origin)
+            if sample.said:
+                spoken.append(sample.origin)
         progress(number + 1, len(files))
-    return Check(len(files), images, dict(kinds), tuple(broken), tuple(duplicates))
+    return Check(len(files), images, dict(kinds), tuple(broken), tuple(duplicates), tuple(silent), tuple(spoken))
 
 
 def _content(sample: Sample) -> bytes:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from openjanus.data.addresses import located
-from openjanus.data.forms import IMAGES, one_form
+from openjanus.data.forms import IMAGES, fields, one_form
 from openjanus.data.samples import Kind, Sample
 from openjanus.errors import DataError
 from openjanus.processing.tokenizer import IMAGE
 from openjanus.types import ImageSource, Message, Role
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+_SPLIT = "split it into one record a picture, with all that the picture needs in its user message"
 
 
 def to_sample(record: Any, folder: Path, seed: int, kind: Kind | None = None) -> Sample:
@@ -44,21 +45,28 @@ def _painted(messages: Sequence[Message], rival: Any, seed: int) -> Sample:
         raise DataError("the text of the picture is empty")
     pictures = [message.images for message in rest]
     if user.role != "user" or [len(images) for images in pictures] != [1]:
-        raise DataError("a record of generation is one text of the user and one image of the assistant")
+        raise DataError(f"a record of generation is one text of the user and one image of the assistant; {_SPLIT}")
     if not isinstance(rival, str):
         raise DataError(f"rival is {rival!r}; it must be a text that does not describe the image")
-    return Sample("generation", (user,), seed, pictures[0][0], rival)
+    return Sample("generation", (user,), seed, pictures[0][0], rival, _said(rest[0]))
 
 
 def _edited(messages: Sequence[Message], seed: int) -> Sample:
     if [message.role for message in messages] != ["user", "assistant"] or len(messages[1].images) != 1:
-        raise DataError("a record of editing is one turn of the user, with images and a text, and one image of the assistant")
+        raise DataError(
+            f"a record of editing is one turn of the user, with images and a text, and one image of the assistant; {_SPLIT}"
+        )
     user, answer = messages
     # Images stand before the text (training_spec 6.3).
     text = user.text.replace(IMAGE, "").strip()
     if not text:
         raise DataError("the text that says what to do with the image is empty")
-    return Sample("editing", (replace(user, text=text),), seed, answer.images[0])
+    return Sample("editing", (replace(user, text=text),), seed, answer.images[0], said=_said(answer))
+
+
+def _said(answer: Message) -> str:
+    """What the assistant says beside a picture."""
+    return answer.text.replace(IMAGE, "").strip()
 
 
 def _message(message: Any, folder: Path) -> Message:
@@ -117,7 +125,8 @@ def to_question(record: Any, folder: Path) -> tuple[tuple[Message, ...], str]:
 
     Beside the forms of data/forms.py there is {"question": ..., "images": [...]}. DataError says what is wrong with it.
     """
-    if isinstance(record, Mapping) and isinstance(record.get("question"), str):
+    record = fields(record)
+    if isinstance(record.get("question"), str):
         images: Any = next((record[name] for name in IMAGES if record.get(name)), [])
         shown = tuple(_image(image, folder) for image in (images if isinstance(images, list) else [images]))
         own = record.get("answer")
@@ -134,9 +143,9 @@ def to_question(record: Any, folder: Path) -> tuple[tuple[Message, ...], str]:
 def to_record(sample: Sample, address: Callable[[ImageSource], str]) -> dict[str, Any]:
     """The record of which `to_sample` makes this sample again. address: what to write for an image."""
     if sample.picture is not None:
-        painted = [{"type": "image", "image": address(sample.picture)}]
+        answer = Message("assistant", sample.said, (sample.picture,))
         rival = {"rival": sample.rival} if sample.rival else {}
-        return {"messages": [_written(sample.messages[0], address), {"role": "assistant", "content": painted}], **rival}
+        return {"messages": [_written(message, address) for message in (*sample.messages, answer)], **rival}
     if [message.role for message in sample.messages] == ["assistant"]:
         return {"text": sample.messages[0].text}
     return {"messages": [_written(message, address) for message in sample.messages]}

@@ -19,7 +19,11 @@ from openjanus.processing.tokenizer import IMAGE
 # What a caption's text and a record's images are called; the first that is there and not empty is taken.
 TEXTS = ("caption", "prompt", "text")
 IMAGES = ("image", "images", "file_name")
-COLUMNS = ("messages", "conversations", *TEXTS, *IMAGES, "rival")
+# What a table's row must have one of each of: in some form a text, and the image it belongs to.
+ROW_TEXTS = (*TEXTS, "input_prompt", "question")
+ROW_IMAGES = (*IMAGES, "output_image")
+# All that any form has. What no column is called is not read from JSON either (`fields`): so formats cannot differ.
+COLUMNS = ("messages", "conversations", *ROW_TEXTS, *ROW_IMAGES, "input_image", "answer", "rival")
 # What a captioned image is asked when it is to be read and not painted.
 DESCRIBE = "Describe the image."
 
@@ -37,8 +41,7 @@ def one_form(record: Any, kind: Kind | None = None) -> Mapping[str, Any]:
     kind: what it is wanted for. An image with a caption is to be painted, unless "understanding" is wanted: then it is to be
     described.
     """
-    if not isinstance(record, Mapping):
-        raise DataError(_FORMS)
+    record = fields(record)
     images = _images(record)
     if isinstance(messages := record.get("messages"), list) and messages:
         return {**record, "messages": _with_images(messages, images)} if images else record
@@ -51,6 +54,13 @@ def one_form(record: Any, kind: Kind | None = None) -> Mapping[str, Any]:
     if isinstance(record.get("text"), str):
         return {"text": record["text"]}
     raise DataError(_FORMS)
+
+
+def fields(record: Any) -> Mapping[str, Any]:
+    """What of a record some form reads; DataError if it has no fields."""
+    if not isinstance(record, Mapping):
+        raise DataError(_FORMS)
+    return {name: record[name] for name in COLUMNS if name in record}
 
 
 def _images(record: Mapping[str, Any]) -> list[Any]:

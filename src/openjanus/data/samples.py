@@ -23,6 +23,7 @@ class Sample:
 
     seed: every random choice about this sample (guidance dropout, crop, noise, time) is drawn from it and nothing else.
     rival: a text much like the one message that does not describe the picture; learned from by contrast. "": none.
+    said: what the assistant says beside the picture. It is not learned: an answer is a picture or a text.
     origin: where it was found ("faces.jsonl, record 7"), for errors that show only when its pictures are opened.
     """
 
@@ -31,6 +32,7 @@ class Sample:
     seed: int
     picture: ImageSource | None = None  # generation and editing: what the one user message describes or asks for
     rival: str = ""  # generation only
+    said: str = ""  # generation and editing
     origin: str = ""
 
     @property

@@ -7,10 +7,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from openjanus.data.forms import IMAGES, TEXTS
+from openjanus.data.forms import ROW_IMAGES, ROW_TEXTS
 from openjanus.errors import DataError
 
-# A column of this name is what `IMAGES` name; in records of text it may be anything.
+# A column of this name is what `ROW_IMAGES` name; in records of text it may be anything.
 _PATH = "path"
 
 
@@ -40,17 +40,17 @@ class Table:
         if len(row) != len(self._header):
             raise DataError(f"the row has {len(row)} cells, and the header names {len(self._header)} columns")
         values = dict(zip(self._header, row, strict=True))
-        if not any(values.get(name) for name in IMAGES):
+        if not any(values.get(name) for name in ROW_IMAGES):
             raise DataError("the row names no image")
         return values
 
     def _names(self, place: int, line: int) -> list[str]:
         names = [name.strip().lower() for name in self._row(place)]
         names = ["file_name" if name == _PATH else name for name in names]
-        if not set(names) & set(TEXTS) or not set(names) & set(IMAGES):
+        if not set(names) & set(ROW_TEXTS) or not set(names) & set(ROW_IMAGES):
             raise DataError(
-                f"{self.path}, line {line}: the header names {', '.join(names)}; it must name a text ({', '.join(TEXTS)}) and "
-                f"an image ({', '.join((*IMAGES, _PATH))}): write such a line above the others"
+                f"{self.path}, line {line}: the header names {', '.join(names)}; it must name a text ({', '.join(ROW_TEXTS)}) "
+                f"and an image ({', '.join((*ROW_IMAGES, _PATH))}): write such a line above the others"
             )
         return names
 
