@@ -85,13 +85,14 @@ def test_the_mix_is_exact_and_kinds_without_files_drop_out(tmp_path: Path):
         (("understanding", "text"), ["no records teach painting"]),
         (("text",), ["no records teach reading images", "no records teach painting"]),
         (("generation", "understanding"), []),
+        # A kind of which the mix takes nothing teaches nothing.
+        (("generation", "understanding", "no understanding"), ["no records teach reading images"]),
     ],
 )
 def test_whoever_trains_one_direction_alone_is_warned(tmp_path: Path, own: tuple[str, ...], words: list[str]):
     files = records(tmp_path / "data")
-    made = recipe(
-        "finetune_full", checkpoint("janus", tmp_path / "init"), *(f"settings.data.{kind}={files[kind]}" for kind in own)
-    )
+    said = [f"stages.tune.mix.{kind[3:]}=0" if kind.startswith("no ") else f"settings.data.{kind}={files[kind]}" for kind in own]
+    made = recipe("finetune_full", checkpoint("janus", tmp_path / "init"), *said)
     notes = Notes()
     run(tmp_path / "run", recipe=override(made, ["stages.tune.steps=1"]), notes=notes)
     warned = [note for note in notes.notes if "may lose it" in note]

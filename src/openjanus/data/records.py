@@ -32,8 +32,8 @@ class RecordFiles:
         self._files = [open_records(Path(path)) for path in paths]
         self._ends = np.cumsum([len(file) for file in self._files])
         if not len(self):
-            wanted = f"; the {kind} data needs some" if kind else ""
-            raise DataError(f"there is no record in {', '.join(map(str, paths)) or 'no file'}{wanted}")
+            wanted = f"the {kind} data needs some" if kind else "give a file that has some"
+            raise DataError(f"there is no record in {', '.join(map(str, paths)) or 'no file'}; {wanted}")
 
     def __len__(self) -> int:
         """Records in all files."""
@@ -55,7 +55,10 @@ class RecordFiles:
         try:
             sample = to_sample(file.read(within), file.folder, seed, self.kind)
             if self.kind not in (None, sample.kind):
-                raise DataError(f"it is a record of {sample.kind}, and this is the data for {self.kind}")
+                raise DataError(
+                    f"it is a record of {sample.kind}, and this is the data for {self.kind}; if all are, name the file where "
+                    f"{sample.kind} is wanted"
+                )
         except (DataError, ValueError, OSError, RecursionError) as error:
             raise unusable(origin, error) from error
         return replace(sample, origin=origin)
@@ -74,8 +77,8 @@ class Records:
     ) -> None:
         self.kind, self.seed, self.first_sentence = kind, seed, first_sentence
         self._files = RecordFiles(paths, kind)
-        every, held = len(self._files), min(held_out, len(self._files) // 10)
-        self._held = [number * every // held for number in range(held)]
+        self.every, held = len(self._files), min(held_out, len(self._files) // 10)
+        self._held = [number * self.every // held for number in range(held)]
 
     @property
     def held_out(self) -> Sequence[Sample]:
@@ -88,6 +91,10 @@ class Records:
 
     def __getitem__(self, k: int) -> Sample:
         return self.instead(k, 0)
+
+    def choices(self, k: int) -> int:
+        """How many records may stand in the place of sample k."""
+        return len(self)
 
     def instead(self, k: int, turns: int) -> Sample:
         """Sample k, or in its place the record that comes so many turns behind it in the order of the pass."""
@@ -133,12 +140,13 @@ class RecordsInTurn:
 
     sources: Sequence[Records]
 
-    def __len__(self) -> int:
-        """Records of the kind that has fewest."""
-        return min(map(len, self.sources))
-
     def __getitem__(self, k: int) -> Sample:
         return self.instead(k, 0)
+
+    def choices(self, k: int) -> int:
+        """How many records of its kind may stand in the place of sample k."""
+        rounds, which = divmod(k, len(self.sources))
+        return self.sources[which].choices(rounds)
 
     def instead(self, k: int, turns: int) -> Sample:
         """Sample k, or in its place one of the same kind (`Records.instead`)."""

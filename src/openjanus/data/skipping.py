@@ -15,8 +15,8 @@ MOST = 1000
 class Replaceable(Source, Protocol):
     """A source whose samples may be broken, and which has others to take their place."""
 
-    def __len__(self) -> int:
-        """Different samples that it has."""
+    def choices(self, k: int) -> int:
+        """How many different samples may stand in the place of sample k, itself among them."""
 
     def instead(self, k: int, turns: int) -> Sample:
         """Sample k, or in its place the one that comes so many turns behind it."""
@@ -33,7 +33,7 @@ def first_good(source: Replaceable, k: int, use: Callable[[Sample], T]) -> tuple
             return use(source.instead(k, len(wrong))), tuple(wrong)
         except DataError as error:
             wrong.append(str(error))
-            if len(wrong) >= min(len(source), MOST):
+            if len(wrong) >= min(source.choices(k), MOST):
                 raise DataError(
                     f"{len(wrong)} records in a row cannot be used, the first {wrong[0]}. "
                     "`openjanus data check` lists what is wrong"

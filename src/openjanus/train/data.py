@@ -30,9 +30,10 @@ class _Steps(Dataset[Prepared]):
             return error
 
 
-def follow(task: Task[Any], stage: Stage, start: int, world: World, workers: int) -> Iterator[tuple[int, Sequence[Batch[Any]]]]:
+def follow(task: Task[Any], stage: Stage, start: int, world: World, workers: int) -> Iterator[tuple[int, Prepared]]:
     """Steps from `start` to the end of a stage, each with this process's micro-batches.
 
+    Where a process cannot have its own, every process gets the error in place of them: they end together, and may save before.
     workers: how many processes prepare them, a step each, and pickle them; 0: this one does, when they are asked for.
     """
     steps = range(start, stage.steps)
@@ -47,9 +48,8 @@ def follow(task: Task[Any], stage: Stage, start: int, world: World, workers: int
         worker_init_fn=_outlast_signals,
     )
     for step, prepared in zip(steps, loader, strict=True):
-        if isinstance(prepared, JanusError):
-            raise prepared
-        yield step, prepared
+        errors = world.gather(prepared if isinstance(prepared, JanusError) else None)
+        yield step, next((error for error in errors if error is not None), prepared)
 
 
 def _as_it_is(prepared: Prepared) -> Prepared:

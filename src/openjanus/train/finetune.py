@@ -4,13 +4,12 @@ A stage's mix is a ratio of the kinds of one's own records and of "replay", reco
 learned anew. Kinds without files drop out of it, so one recipe serves whatever records there are.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openjanus.data.formats.opening import ALLOWED
 from openjanus.data.records import Records, RecordsInTurn
-from openjanus.data.samples import KINDS, Kind, Sample
+from openjanus.data.samples import KINDS, Kind
 from openjanus.errors import ConfigError
 from openjanus.train.from_checkpoint import CheckpointSettings, DataFiles, initial, origin
 from openjanus.train.recipe import Recipe
@@ -71,18 +70,24 @@ def _start(recipe: Recipe, own: list[Kind], replayed: list[Kind]) -> Start:
     sources: dict[Any, Any] = {**mine}
     if others:
         sources[REPLAY] = RecordsInTurn(tuple(others.values()))
-    validation: dict[str, Sequence[Sample]] = {kind: source.held_out for kind, source in mine.items()}
-    validation |= {f"{REPLAY} {kind}": source.held_out for kind, source in others.items()}
+    every: dict[str, Records] = dict([*mine.items(), *((f"{REPLAY} {kind}", source) for kind, source in others.items())])
     return Start(
         model,
         processor,
         sources,
         on_error=settings.on_error,
-        validation=validation,
+        records={name: source.every for name, source in every.items()},
+        validation={name: source.held_out for name, source in every.items()},
         fixed=tuple(f"generation.{part}" for part in model.generation.fixed),
         origin=origin(settings),
-        notes=_warnings({*own, *replayed}),
+        notes=_warnings(_learned(recipe, replayed)),
     )
+
+
+def _learned(recipe: Recipe, replayed: list[Kind]) -> set[Any]:
+    """The kinds that some stage's mix has a share for, replayed ones too."""
+    mixed = {key for stage in recipe.stages for key in stage.mix}
+    return mixed - {REPLAY} | ({*replayed} if REPLAY in mixed else set())
 
 
 def _warnings(kinds: set[Kind]) -> tuple[str, ...]:

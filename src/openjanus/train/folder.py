@@ -1,13 +1,14 @@
-"""The folder of a run: recipe.json, metrics.jsonl, state/, previews/, final/, perhaps skipped.txt.
+"""The folder of a run: recipe.json, metrics.jsonl, state/, previews/, final/, perhaps records.json and skipped.txt.
 
 Things appear there whole or not at all.
 """
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from openjanus.checkpoints.writing import write_file
 from openjanus.errors import ConfigError, TrainingError
@@ -69,11 +70,34 @@ def settle(folder: Path, recipe: Recipe) -> list[str]:
         changes = _changes(json.loads(path.read_text(encoding="utf-8")), values, folder)
     elif folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no run; choose another folder with -o")
+    _write(path, values)
+    return changes
+
+
+def settle_records(folder: Path, records: Mapping[str, int]) -> list[str]:
+    """Write down how many records of each kind a run learns from, and tell of which there were others when it was last here.
+
+    In which order they come, and which are held out, follows from their number.
+    """
+    path = folder / "records.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if records and records != before:
+        _write(path, dict(records))
+    if not states(folder / "state"):
+        return []
+    return [
+        f"there are {number:,} records of {kind}, and there were {before[kind]:,}; from here on they come in another order, and "
+        "some that were held out may be learned from: give the data as it was to go on exactly"
+        for kind, number in records.items()
+        if before.get(kind, number) != number
+    ]
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
     with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(partial_of(path), (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
         partial_of(path).replace(path)
-    return changes
 
 
 def _changes(old: dict[str, object], new: dict[str, object], folder: Path) -> list[str]:

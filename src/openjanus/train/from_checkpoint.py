@@ -10,7 +10,7 @@ from openjanus.checkpoints.assembly import Assembly, assemble
 from openjanus.checkpoints.locate import SDXL_VAE
 from openjanus.data.formats.opening import ALLOWED
 from openjanus.data.records import Records
-from openjanus.data.samples import KINDS, Kind, Sample, Source
+from openjanus.data.samples import KINDS, Kind, Source
 from openjanus.errors import CheckpointError, ConfigError
 from openjanus.models.janus import JanusModel
 from openjanus.models.token_generation import TokenGeneration
@@ -55,6 +55,11 @@ class CheckpointSettings(UnifiedSettings):
     """stop: a record that cannot be used ends the run, with its name. skip: the next one in the order takes its place, and the
     run tells how many there were and lists them in skipped.txt."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("first_sentence", 0 <= self.first_sentence <= 1, "a share from 0 to 1")
+        self._check("held_out", self.held_out >= 0, "0 or more")
+
 
 def recipe_of(name: str, stages: tuple[Stage, ...], settings: CheckpointSettings) -> Recipe:
     """The recipe that takes a checkpoint through some stages."""
@@ -74,8 +79,16 @@ def start(recipe: Recipe) -> Start:
     check_stages(recipe, "category_stages", settings.category_stages)
     model, processor = initial(settings)
     sources = {kind: _records(recipe, kind, getattr(settings.data, kind)) for kind in _mixed(recipe, settings.category_stages)}
-    validation: dict[str, Sequence[Sample]] = {kind: source.held_out for kind, source in sources.items()}
-    return Start(model, processor, sources, _by_stage(recipe, sources), settings.on_error, validation, origin=origin(settings))
+    return Start(
+        model,
+        processor,
+        sources,
+        _by_stage(recipe, sources),
+        settings.on_error,
+        records={kind: source.every for kind, source in sources.items()},
+        validation={kind: source.held_out for kind, source in sources.items()},
+        origin=origin(settings),
+    )
 
 
 def initial(settings: CheckpointSettings) -> tuple[JanusModel, Processor]:

@@ -5,6 +5,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from openjanus.errors import JanusError
 from openjanus.train.data import follow
 from openjanus.train.learner import Learner, Outcome
 from openjanus.train.metrics import memory_mib
@@ -17,7 +18,7 @@ from openjanus.train.stage import Stage
 class StagePlan:
     """A stage as it would run. parts: of each part of the module, the parameters that move and all of them.
 
-    skipped: what is wrong with the records of this process's two steps that could not be used.
+    skipped: what is wrong with the records that could not be used, of this process's two steps and of those held out.
     """
 
     name: str
@@ -72,10 +73,12 @@ def _try(recipe: Recipe, stage: Stage, world: World) -> StagePlan:
     learner = Learner(recipe, stage, world)
     outcome: Outcome | None = None
     seconds = 0.0
-    skipped: dict[str, None] = {}  # in order, each once
+    skipped = dict.fromkeys(learner.task.look())  # in order, each once
     # By then whatever begins later, as an adversary does, has begun.
     start = max(stage.steps - 2, 0)
     for step, batches in follow(learner.task, stage, start, world, workers=0):
+        if isinstance(batches, JanusError):
+            raise batches
         clock = time.perf_counter()
         outcome = learner.learn(step, batches)
         seconds = time.perf_counter() - clock

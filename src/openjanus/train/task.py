@@ -84,6 +84,17 @@ class Task(ABC, Generic[C]):
     entrances: tuple[str, ...] = ()
     """Methods of the module, beside its own call, by which losses and previews enter it."""
 
+    def records(self) -> Mapping[str, int]:
+        """How many records there are of each kind that is learned from; a run that goes on should find as many."""
+        return {}
+
+    def look(self) -> Sequence[str]:
+        """Look at what is never learned from, before the first step: what is wrong with records that are left out of it.
+
+        DataError where such a record ends the run. The same on every process.
+        """
+        return ()
+
     @abstractmethod
     def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[C]]:
         """The micro-batches of process `rank` of `world` for a step of a stage, counted from 0; tensors on the CPU.

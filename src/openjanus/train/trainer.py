@@ -4,15 +4,15 @@ Every stage begins as a resumed run does, with a module built anew and filled fr
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from openjanus.errors import CheckpointError, TrainingError
+from openjanus.errors import CheckpointError, DataError, JanusError, TrainingError
 from openjanus.train.data import follow
-from openjanus.train.folder import aside, locked, settle, states, writing
+from openjanus.train.folder import aside, locked, settle, settle_records, states, writing
 from openjanus.train.learner import Learner, Outcome, fitting
 from openjanus.train.metrics import Curves, Line, memory_mib
 from openjanus.train.parallel import World
@@ -21,6 +21,7 @@ from openjanus.train.skipped import Skipped
 from openjanus.train.stage import Stage
 from openjanus.train.state import Place, Saver, load_state, read_place
 from openjanus.train.stopping import Stopping
+from openjanus.train.task import Batch
 
 
 class Reporter(Protocol):
@@ -68,6 +69,7 @@ class _Run:
         self._saver = Saver(self._states, world, background)
         self._final = folder / "final"
         self._place = next(map(read_place, states(self._states)), None)
+        self._saved = self._step
 
     def go(self) -> Result:
         stages, done = self._left()
@@ -92,8 +94,9 @@ class _Run:
             yield
         finally:
             if skipped:
-                records = f"{len(skipped)} record{'s' * (len(skipped) != 1)}"
-                self._reporter.note(f"{records} could not be used and were skipped; {skipped.path} lists them")
+                records = "1 record" if len(skipped) == 1 else f"{len(skipped)} records"
+                verb = "was" if len(skipped) == 1 else "were"
+                self._reporter.note(f"{records} could not be used and {verb} skipped; {skipped.path} lists them")
 
     @property
     def _step(self) -> int:
@@ -122,15 +125,13 @@ class _Run:
         """Finish a stage, and the run if it is the last; the signal, if one has stopped it."""
         learner = Learner(self._recipe, stage, self._world)
         start = self._fill(learner)
-        if self._step == 0:
-            for note in learner.task.notes:
-                self._reporter.note(note)
+        self._look(learner, skipped)
         clock = time.perf_counter()
         for step, batches in follow(learner.task, stage, start, self._world, self._workers):
-            try:
-                outcome = learner.learn(step, batches)
-            except TrainingError as error:
-                raise TrainingError(f"step {self._step + 1}: {error}") from error
+            if isinstance(batches, JanusError):
+                self._leave(learner, curves)
+                raise batches
+            outcome = self._learn(learner, step, batches)
             before, clock = clock, time.perf_counter()
             self._advance(stage, step)
             self._saver.look()
@@ -154,6 +155,23 @@ class _Run:
         if stage is self._recipe.stages[-1]:
             self._finish(learner)
         return None
+
+    def _look(self, learner: Learner, skipped: Skipped | None) -> None:
+        """What can be said of the data before a step."""
+        if self._world.leads:
+            for note in learner.task.notes if self._step == 0 else ():
+                self._reporter.note(note)
+            for change in settle_records(self._folder, learner.task.records()):
+                self._reporter.note(f"changed since this run was last here: {change}")
+        unusable = learner.task.look()
+        if skipped is not None:
+            skipped.add(self._step, unusable)
+
+    def _learn(self, learner: Learner, step: int, batches: Sequence[Batch[Any]]) -> Outcome:
+        try:
+            return learner.learn(step, batches)
+        except TrainingError as error:
+            raise TrainingError(f"step {self._step + 1}: {error}") from error
 
     def _fill(self, learner: Learner) -> int:
         """Fill a stage's learner from the newest state, if there is one; the step of the stage that comes next."""
@@ -202,6 +220,13 @@ class _Run:
         if curves is not None:
             curves.sync()
         self._saver.save(learner.tensors(), self._place)
+        self._saved = self._step
+
+    def _leave(self, learner: Learner, curves: Curves | None) -> None:
+        """Save what was learned before a run ends because there is nothing to go on with."""
+        if self._step > self._saved:
+            self._save(learner, curves)
+            self._saver.finish()
 
     def _preview(self, learner: Learner, curves: Curves | None) -> None:
         folder = self._folder / "previews" / f"{self._step:08d}"
@@ -224,7 +249,7 @@ class _Run:
         try:
             with fitting(f"stage {stage.name}", self._world.device, advice), closing(self._saver):
                 yield
-        except TrainingError as error:
+        except (TrainingError, DataError) as error:
             kept = states(self._states)
             safe = f"The last state is that of step {int(kept[0].name)}, in {self._states}" if kept else "No state was saved yet"
-            raise TrainingError(f"{error}. {safe}") from error
+            raise type(error)(f"{error}. {safe}") from error

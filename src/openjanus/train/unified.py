@@ -5,12 +5,12 @@ the stages' business (recipes/); what the papers leave open is a setting here, w
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class Start:
 
     by_stage: other sources for some stages, by the stage's name (single objects first, Janus section 4.2).
     on_error: whether a record that cannot be used stops the run or gives its place to the next (`Replaceable` sources).
+    records: how many there are of each kind, where samples are records on disk (`Task.records`).
     validation: samples of each kind that are never learned from.
     fixed: parts that no stage moves; states leave them out. origin: the checkpoint it is, if it is one as it was found.
     notes: what people should know before the run begins.
@@ -55,6 +56,7 @@ class Start:
     sources: Mapping[Kind, Source]
     by_stage: Mapping[str, Mapping[Kind, Source]] = field(default_factory=dict)
     on_error: OnError = "stop"
+    records: Mapping[str, int] = field(default_factory=dict)
     validation: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     fixed: tuple[str, ...] = ()
     origin: str = ""
@@ -130,6 +132,13 @@ def check_stages(recipe: Recipe, key: str, names: Sequence[str]) -> None:
             raise ConfigError(f"settings.{key} names {name!r}, which is no stage of the recipe {recipe.name}; {hint}")
 
 
+class _HeldOut(NamedTuple):
+    """Samples that are never learned from, with their documents, by kind; and what is wrong with those that cannot be used."""
+
+    usable: dict[str, list[tuple[Sample, list[Document]]]]
+    unusable: tuple[str, ...]
+
+
 class UnifiedModel(JanusModel):
     """A Janus with the alignment MLP that helps it learn; `losses` is the one way in."""
 
@@ -154,7 +163,7 @@ class UnifiedTask(Task[TrainingBatch]):
         started = start()
         self.config = started.model.config
         self.processor, self.sources, self.by_stage = started.processor, started.sources, started.by_stage
-        self.on_error, self._validation = started.on_error, started.validation
+        self.on_error, self._records, self._validation = started.on_error, started.records, started.validation
         self.notes, self._origin = started.notes, started.origin
         self.module: UnifiedModel = self._build(started.model)
         self._settle(started.fixed)
@@ -204,6 +213,12 @@ class UnifiedTask(Task[TrainingBatch]):
     def precision(self, name: str) -> torch.dtype:
         return getattr(torch, self.settings.base) if name in self._rests else torch.float32
 
+    def records(self) -> Mapping[str, int]:
+        return self._records
+
+    def look(self) -> Sequence[str]:
+        return self._held_out.unusable
+
     def batches(self, stage: Stage, step: int, rank: int, world: int) -> Sequence[Batch[TrainingBatch]]:
         own = self._mixtures[stage.name].places(step)[rank::world]
         size = stage.micro_batch or max(len(own), 1)
@@ -223,7 +238,8 @@ class UnifiedTask(Task[TrainingBatch]):
     def validation(self, stage: Stage, rank: int, world: int) -> Mapping[str, Sequence[Batch[TrainingBatch]]]:
         size = stage.micro_batch or 8
         found = {}
-        for kind, documents in self._held_out.items():
+        for kind, held in self._held_out.usable.items():
+            documents = [written for _, written in held]
             own = documents[rank::world]
             batches = [self._packed(own[start : start + size]) for start in range(0, len(own), size)]
             # A process without samples of its own runs along on the first, which counts nothing there.
@@ -231,23 +247,23 @@ class UnifiedTask(Task[TrainingBatch]):
         return found
 
     @cached_property
-    def _held_out(self) -> dict[str, list[list[Document]]]:
-        """The documents of what is never learned from, by kind; every process has all, so that all know which are broken."""
-        found = {kind: [documents for _, documents in self._usable(samples)] for kind, samples in self._validation.items()}
-        return {kind: documents for kind, documents in found.items() if documents}
-
-    def _usable(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, list[Document]]]:
-        """What is never learned from, with its documents; what is broken ends the run or is passed over."""
+    def _held_out(self) -> "_HeldOut":
+        """What is never learned from; every process has all of it, so that all know what of it is broken."""
         writer = Writer(self.processor, self.config.generation, guidance_dropout=0.0, random_crop=False, hidden_codes=0.0)
-        for place in range(len(samples)):
-            try:
-                sample = samples[place]
-                documents = fitting(writer, sample, self.settings.context)
-            except DataError:
-                if self.on_error == "stop":
-                    raise
-            else:
-                yield sample, documents
+        usable: dict[str, list[tuple[Sample, list[Document]]]] = {}
+        unusable = []
+        for kind, samples in self._validation.items():
+            for place in range(len(samples)):
+                try:
+                    sample = samples[place]
+                    written = fitting(writer, sample, self.settings.context)
+                except DataError as error:
+                    if self.on_error == "stop":
+                        raise
+                    unusable.append(str(error))
+                else:
+                    usable.setdefault(kind, []).append((sample, written))
+        return _HeldOut(usable, tuple(unusable))
 
     def _batch(self, stage: Stage, places: Sequence[tuple[Kind, int]]) -> Batch[TrainingBatch]:
         writer = Writer(
@@ -307,8 +323,7 @@ class UnifiedTask(Task[TrainingBatch]):
         settings = self.settings
         if settings.preview_prompts or settings.preview_questions:
             return chosen(settings.preview_prompts, settings.preview_questions, settings.preview_image)
-        kinds = self._validation.values()
-        return [one for samples in kinds for one in asking(sample for sample, _ in self._usable(samples))]
+        return [one for held in self._held_out.usable.values() for one in asking(sample for sample, _ in held)]
 
     @property
     def has_preview(self) -> bool:
