@@ -7,6 +7,7 @@ of it (train/kept.py) and multiplied.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -19,7 +20,8 @@ from openjanus.errors import ConfigError
 from openjanus.models.flow_generation import FlowGeneration
 from openjanus.models.janus import JanusModel
 from openjanus.train.eight_bits import optimizer_bytes
-from openjanus.train.from_checkpoint import CheckpointSettings
+from openjanus.train.finetune import REPLAY, FinetuneSettings
+from openjanus.train.from_checkpoint import CheckpointSettings, DataFiles
 from openjanus.train.kept import kept_by_a_block, kept_by_the_network, kept_by_the_tower
 from openjanus.train.lora import whole_parts
 from openjanus.train.parts import belongs
@@ -62,13 +64,17 @@ class Need:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A recipe as it would run on so many devices of so much memory (GiB) and speed (TFLOP/s)."""
+    """A recipe as it would run on so many devices of so much memory (GiB) and speed (TFLOP/s).
+
+    notes: files of records that are not on this machine; the one that trains may have them.
+    """
 
     recipe: str
     gpus: int
     memory: float
     tflops: float
     stages: tuple[Need, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, with totals and whether it fits."""
@@ -94,7 +100,7 @@ class Estimate:
             lines.append(
                 f"  a step: about {step} at {REACHED:.0%} of {self.tflops:g} TFLOP/s; micro-batches of {need.tokens:,} tokens"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *([""] if self.notes else []), *(f"note: {note}" for note in self.notes)])
 
 
 _WORDS = {
@@ -127,7 +133,7 @@ def estimate(recipe: Recipe, gpus: int, memory: float, tflops: float, shards: in
     config = assemble(settings.init, weights=False).config
     model = build_empty(config)
     needs = tuple(_need(stage, recipe, config, model, gpus, shards or gpus, tflops) for stage in recipe.stages)
-    return Estimate(recipe.name, gpus, memory, tflops, needs)
+    return Estimate(recipe.name, gpus, memory, tflops, needs, _absent(settings))
 
 
 def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, gpus: int, shards: int, tflops: float) -> Need:
@@ -157,15 +163,14 @@ def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, 
     # Autocast keeps what it has cast of weights that move until the forward is over.
     gathered += 2 * moving if half else 0
     kinds = _tokens(config)
-    given = [kind for kind in KINDS if getattr(settings.data, kind)]
-    mix = {kind: share for kind, share in stage.mix.items() if share and kind in kinds and (kind in given or not given)}
+    mix = {kind: share for kind, share in _mix(stage, settings).items() if kind in kinds}
     share = -(-stage.batch // gpus)
     samples = min(stage.micro_batch or share, share)
     longest = max((kinds[kind] for kind in mix), default=max(kinds.values()))
-    mean = sum(kinds[kind] * part for kind, part in mix.items()) / max(sum(mix.values()), 1) or longest
+    mean = sum(kinds[kind] * part for kind, part in mix.items()) / sum(mix.values()) if mix else longest
     tokens = samples * longest
     words = samples * (TEXT if "text" in mix else ANSWER)
-    pictures = samples if _paints(mix, settings) else 0
+    pictures = samples if _paints(mix) else 0
     per_token, residual = kept_by_a_block(config, half, lora.rank if lora.preset != "none" else 0)
     # Logits in the stage's precision, in float32, and their gradient.
     head = config.generation.tokenizer.codebook_size if hasattr(config.generation, "tokenizer") else 0
@@ -200,17 +205,42 @@ def _need(stage: Stage, recipe: Recipe, config: JanusConfig, model: JanusModel, 
     )
 
 
-def _paints(mix: Mapping[str, int], settings: CheckpointSettings) -> bool:
-    """Whether a stage of such a mix has pictures to paint."""
-    replayed = getattr(settings, "replay", None)
-    return (
-        "generation" in mix
-        or "editing" in mix
-        or ("replay" in mix and bool(replayed and (replayed.generation or replayed.editing)))
+def _mix(stage: Stage, settings: CheckpointSettings) -> dict[str, float]:
+    """Shares of the kinds that a stage learns from: kinds without files drop out, those that are replayed take equal parts.
+
+    Where no files of one's own are named, all kinds stay; what is replayed counts as understanding unless files say otherwise.
+    """
+    own, replayed = settings.data.kinds, _replay(settings).kinds
+    shares: dict[str, float] = {kind: stage.mix.get(kind, 0) for kind in own or KINDS}
+    in_turn = replayed or ([] if own else ["understanding"])
+    for kind in in_turn:
+        shares[kind] = shares.get(kind, 0) + stage.mix.get(REPLAY, 0) / len(in_turn)
+    return {kind: share for kind, share in shares.items() if share}
+
+
+def _replay(settings: CheckpointSettings) -> DataFiles:
+    """The records that are replayed, of a recipe of any kind."""
+    return settings.replay if isinstance(settings, FinetuneSettings) else DataFiles()
+
+
+def _absent(settings: CheckpointSettings) -> tuple[str, ...]:
+    """What is said of files of records that are not here."""
+    named = {"data": settings.data, REPLAY: _replay(settings)}
+    return tuple(
+        f"settings.{name}.{kind} names {path}, which is not on this machine"
+        for name, files in named.items()
+        for kind, paths in asdict(files).items()
+        for path in paths
+        if not Path(path).exists()
     )
 
 
-def _reads(mix: Mapping[str, int]) -> bool:
+def _paints(mix: Mapping[str, float]) -> bool:
+    """Whether a stage of such a mix has pictures to paint."""
+    return bool({"generation", "editing"} & set(mix))
+
+
+def _reads(mix: Mapping[str, float]) -> bool:
     """Whether a stage of such a mix may have images to read."""
     return bool(set(mix) - {"text", "generation"}) or not mix
 
@@ -230,5 +260,4 @@ def _tokens(config: JanusConfig) -> dict[str, int]:
     """Tokens of a sample of each kind."""
     read, painted = config.understanding.slots + 2, config.generation.positions + 2
     kinds = {"text": TEXT, "understanding": WORDS + read + ANSWER, "generation": WORDS + painted}
-    kinds |= {"editing": WORDS + read + 2 * painted} if config.generation.shows else {}
-    return kinds | {"replay": kinds["understanding"]}
+    return kinds | ({"editing": WORDS + read + 2 * painted} if config.generation.shows else {})

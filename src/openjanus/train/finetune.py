@@ -42,7 +42,7 @@ def recipe_of(name: str, stage: Stage, settings: FinetuneSettings, validate_ever
 def _task(recipe: Recipe) -> UnifiedTask:
     """The task, of stages that mix what there are records of."""
     settings: FinetuneSettings = recipe.settings
-    own, replayed = ([kind for kind in KINDS if getattr(files, kind)] for files in (settings.data, settings.replay))
+    own, replayed = settings.data.kinds, settings.replay.kinds
     if not own:
         raise ConfigError(f"there are no records to learn from: set settings.data.KIND ({', '.join(KINDS)}); {ALLOWED}")
     found = {*own, *([REPLAY] if replayed else [])}

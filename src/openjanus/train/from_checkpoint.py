@@ -32,6 +32,11 @@ class DataFiles:
     categories: tuple[str, ...] = ()
     """Pictures of one thing and its name, as ImageNet's, for the stages in `category_stages`."""
 
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds that have files."""
+        return [kind for kind in KINDS if getattr(self, kind)]
+
 
 @dataclass(frozen=True)
 class CheckpointSettings(UnifiedSettings):
