@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, overload
 
 import torch
 from PIL import Image
+from torch import nn
 
-from openjanus.checkpoints.load import load_checkpoint, stored_quantization
+from openjanus.checkpoints.fingerprint import digest, fingerprint, sampled
+from openjanus.checkpoints.load import Placed, load_checkpoint, stored_quantization
+from openjanus.config import JanusConfig
 from openjanus.device import pick_device, pick_dtype
 from openjanus.engine.engine import Engine
 from openjanus.engine.linear import check_quantization_on, placing
@@ -26,11 +28,15 @@ from openjanus.types import ImageOptions, ImageSource, Message, TextOptions
 class Janus:
     """A model with everything around it: tokenizer, template, image processing. `openjanus.load` makes one."""
 
-    def __init__(self, model: JanusModel, processor: Processor, name: str = "", untrained: bool = False) -> None:
+    def __init__(
+        self, model: JanusModel, processor: Processor, name: str = "", untrained: bool = False, fingerprint: str | None = None
+    ) -> None:
+        """fingerprint: None is that of the model as it is, whose weights nothing has laid out anew."""
         self.model = model
         self.processor = processor
         self.name = name
         self.untrained = untrained
+        self._fingerprint = fingerprint
         self._engine: Engine | None = None
         self._lock = Lock()
 
@@ -42,6 +48,11 @@ class Janus:
                 self._engine = None  # its memory first
                 self._engine = Engine(self.model, self.processor)
             return self._engine
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of its weights: the same wherever they lie, others after any training."""
+        return fingerprint(self.model) if self._fingerprint is None else self._fingerprint
 
     def forget(self) -> None:
         """Drop what earlier requests left behind, so that what comes next is the same to the last digit as in a new process.
@@ -176,15 +187,20 @@ def load(
     where = pick_device(device)
     settle_threads(where)
     kind = check_quantization_on(stored_quantization(name) if quantize is None else quantize, where)
-    loaded = load_checkpoint(
-        name,
-        where,
-        pick_dtype(dtype),
-        partial(placing, kind),
-        quantized=kind != "none",
-        adapter=adapter,
-    )
-    return Janus(loaded.model.eval(), loaded.processor, str(name), loaded.untrained)
+    samples: dict[str, str] = {}
+
+    def sampling(config: JanusConfig) -> Placed:
+        placed = placing(kind, config)
+
+        def place(path: str, module: nn.Module) -> nn.Module | None:
+            # Before they are laid out for a processor: the same weights have the same fingerprint on any.
+            samples.update(sampled(path, module))
+            return placed(path, module)
+
+        return place
+
+    loaded = load_checkpoint(name, where, pick_dtype(dtype), sampling, quantized=kind != "none", adapter=adapter)
+    return Janus(loaded.model.eval(), loaded.processor, str(name), loaded.untrained, digest(samples, kind))
 
 
 def _texts(texts: Any, name: str) -> list[str]:

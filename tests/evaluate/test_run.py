@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 import tiny
+from openjanus.checkpoints.fingerprint import fingerprint
 from openjanus.environment import Share
 from openjanus.errors import ConfigError, DataError
 from openjanus.evaluate.benchmark import Painting, Question, Sample, Settings, limited
 from openjanus.evaluate.comparing import compare_runs
-from openjanus.evaluate.fingerprint import fingerprint
 from openjanus.evaluate.run import Plan, run
 from openjanus.evaluate.samples import Samples, missing
 from openjanus.evaluate.sampling import batches, sample, speaking

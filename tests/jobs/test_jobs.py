@@ -1,8 +1,10 @@
 """Offline jobs on small models: the same results in any batches, on any number of processes, and after a kill."""
 
 import json
+import os
 from base64 import b64encode
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +177,17 @@ def test_a_file_of_prompts_that_is_none_is_refused(tmp_path: Path, name: str, co
         read_prompts(tmp_path / "none.txt")
 
 
+def picture_beside(records: Path, name: str, grey: int) -> Path:
+    path = records.with_name(name)
+    Image.fromarray(np.full((9, 9, 3), grey, dtype=np.uint8)).save(path)
+    return path
+
+
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
     """Four questions: in one form, with an answer; of three turns; in the short form; and one whose image is missing."""
-    Image.fromarray(np.full((9, 9, 3), 200, dtype=np.uint8)).save(tmp_path / "a.png")
+    path = tmp_path / "records.jsonl"
+    picture_beside(path, "a.png", 200)
     shown = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
     turns = [
         {"role": "user", "content": "One?"},
@@ -191,7 +200,6 @@ def records(tmp_path: Path) -> Path:
         {"question": "And this?", "image": "a.png", "answer": "Grey too."},
         {"question": "And this?", "images": ["b.png"]},
     ]
-    path = tmp_path / "records.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return path
 
@@ -218,6 +226,79 @@ def test_questions_that_have_changed_are_refused_in_words(janus: Janus, records:
     questions = Questions.found([str(records)] * 2)
     with pytest.raises(ConfigError, match="holds the results of other records: their file has changed since"):
         answer(janus, questions, out, options, Share(), 4, silent, print)
+    lines, before = records.read_text(encoding="utf-8").splitlines(), out.read_text(encoding="utf-8")
+    changed = (
+        "holds the results of other records: number 3, or an image of it, has changed since; give it as it was to go on, or "
+    )
+    for word, other in (("this?", "that?"), ("Grey too.", "Green."), ("a.png", str(picture_beside(records, "c.png", 7)))):
+        records.write_text("\n".join([*lines[:2], lines[2].replace(word, other), lines[3]]), encoding="utf-8")
+        with pytest.raises(ConfigError, match=changed):
+            answer(janus, Questions.found([str(records)]), out, options, Share(), 4, silent, print)
+    records.write_text("\n".join(lines), encoding="utf-8")
+    os.utime(records.with_name("a.png"), (1, 1))
+    with pytest.raises(ConfigError, match="holds the results of other records: number 1, or an image of it"):
+        answer(janus, Questions.found([str(records)]), out, options, Share(), 4, silent, print)
+    assert out.read_text(encoding="utf-8") == before
+
+
+def test_embedded_images_that_have_changed_are_refused(tmp_path: Path):
+    janus, out, options = tiny.tiny_janus("janus"), tmp_path / "answers.jsonl", TextOptions(max_tokens=1)
+    path = captioned(tmp_path, "shard.tar")
+    answer(janus, Questions.found([str(path)]), out, options, Share(), 4, silent, print)
+    content = path.read_bytes()
+    assert content.count(picture(2)) == 1 and len(picture(3)) == len(picture(2))
+    path.write_bytes(content.replace(picture(2), picture(3)))
+    with pytest.raises(ConfigError, match="number 3, or an image of it, has changed since"):
+        answer(janus, Questions.found([str(path)]), out, options, Share(), 4, silent, print)
+
+
+def test_a_question_that_was_left_out_may_be_mended(records: Path, tmp_path: Path):
+    janus, out, options = tiny.tiny_janus("janus"), tmp_path / "answers.jsonl", TextOptions(max_tokens=1)
+    told = list[str]()
+    assert answer(janus, Questions.found([str(records)]), out, options, Share(), 4, silent, told.append) == (3, 1)
+    picture_beside(records, "b.png", 50)
+    assert answer(janus, Questions.found([str(records)]), out, options, Share(), 4, silent, told.append) == (4, 0)
+
+
+def test_a_job_of_another_model_of_the_same_name_is_refused(janus: Janus, prompts: Path, records: Path, tmp_path: Path):
+    out, told, options = tmp_path / "answers.jsonl", list[str](), TextOptions(max_tokens=1)
+    questions = Questions.found([str(records)])
+    run(janus, prompts, tmp_path / "out")
+    answer(janus, questions, out, options, Share(), 4, silent, told.append)
+    other = Janus(deepcopy(janus.model), janus.processor, janus.name)
+    other.model.language.model.layers[1].mlp.up_proj.weight.data.add_(0.01)
+    words = (
+        "results of another model: it was tiny .* and is tiny .*weights, adapter, precision or quantisation differ; give it as"
+    )
+    with pytest.raises(ConfigError, match=words):
+        run(other, prompts, tmp_path / "out")
+    with pytest.raises(ConfigError, match=words):
+        answer(other, questions, out, options, Share(), 4, silent, told.append)
+    # A copy of the same weights goes on.
+    assert run(Janus(deepcopy(janus.model), janus.processor, janus.name), prompts, tmp_path / "out") == (5, 0)
+
+
+def test_what_earlier_versions_wrote_goes_on(janus: Janus, prompts: Path, records: Path, tmp_path: Path):
+    """Their notes hold no fingerprint, and their answers do not say of which questions they are."""
+    out, told, options = tmp_path / "answers.jsonl", list[str](), TextOptions(max_tokens=1)
+    questions = Questions.found([str(records)])
+    with pytest.raises(Killed):
+        run(janus, prompts, tmp_path / "out", batch=1, progress=killing(2))
+    with pytest.raises(Killed):
+        answer(janus, questions, out, options, Share(), 1, killing(2), told.append)
+    for note in (tmp_path / "out" / ".records.json", tmp_path / ".answers.json"):
+        values = json.loads(note.read_text(encoding="utf-8"))
+        del values["fingerprint"]
+        note.write_text(json.dumps(values), encoding="utf-8")
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    write_lines(out, *({key: value for key, value in line.items() if key != "asked"} for line in lines))
+    assert run(janus, prompts, tmp_path / "out") == (5, 0)
+    assert answer(janus, questions, out, options, Share(), 1, silent, told.append) == (3, 1)
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 3
+    # From then on it is this model's.
+    other = Janus(deepcopy(janus.model).bfloat16(), janus.processor, janus.name)
+    with pytest.raises(ConfigError, match="results of another model"):
+        run(other, prompts, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["shard.tar", "rows.parquet", "data.jsonl"])

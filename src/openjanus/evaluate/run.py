@@ -17,7 +17,6 @@ from openjanus.evaluate.benchmark import Benchmark, Case, Judgement, Settings, l
 from openjanus.evaluate.catalogue import benchmark_of
 from openjanus.evaluate.examples import write_examples
 from openjanus.evaluate.files.finding import check_ids, read_json
-from openjanus.evaluate.fingerprint import fingerprint
 from openjanus.evaluate.report import write_report
 from openjanus.evaluate.samples import Samples
 from openjanus.evaluate.sampling import Progress, sample, speaking, wait, whole
@@ -159,7 +158,7 @@ def _differences(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[tuple[
 def _model(janus: Janus) -> dict[str, Any]:
     return {
         "name": janus.name,
-        "fingerprint": fingerprint(janus.model),
+        "fingerprint": janus.fingerprint,
         "dtype": str(janus.model.dtype).removeprefix("torch."),
         "device": janus.model.device.type,
         "parameters": sum(one.numel() for one in janus.model.parameters()),

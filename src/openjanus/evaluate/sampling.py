@@ -159,4 +159,4 @@ def speaking(janus: Janus, roles: tuple[str, str] | None) -> Janus:
         return janus
     processor = copy(janus.processor)
     processor.chat = replace(processor.chat, roles=roles)
-    return Janus(janus.model, processor, janus.name, janus.untrained)
+    return Janus(janus.model, processor, janus.name, janus.untrained, janus.fingerprint)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from openjanus.environment import Share
 from openjanus.errors import DataError, JanusError
 from openjanus.files import replace_file
 from openjanus.janus import Janus
-from openjanus.jobs.results import Inputs, Results
+from openjanus.jobs.results import ASKED, Inputs, Results
 from openjanus.jobs.running import results
 from openjanus.types import ImageSource, Message, TextOptions
 
@@ -65,10 +66,13 @@ def answer(
     A line holds the conversation with the model's answer, and "reference", the answer that the record has. Images that were
     embedded go into the folder NAME_images beside it. What is done already is not done again.
     """
-    records = Inputs("records", len(questions))
-    kept = Results(output, share, records, {"model": janus.name, "options": vars(options)})
+    kept = Results(output, share, Inputs("records", len(questions)), janus, options)
     every = range(share.rank, len(questions), share.size)
     own = [number for number in every if number not in kept.done]
+    # Those alone that are done: what was left out may have been mended.
+    for number in every:
+        if kept.done.get(number):
+            kept.check(number, _digest(*questions[number], output.parent))
     asked: dict[int, tuple[tuple[Message, ...], str]] = {}
     failed = 0
 
@@ -82,7 +86,8 @@ def answer(
             failed += 1
             complain(f"record {number + 1} is left out: {result}")
         else:
-            kept.add(number, [_line(messages, result.text, reference, _Images(output, number))])
+            line = _line(messages, result.text, reference, _Images(output, number))
+            kept.add(number, [{ASKED: _digest(messages, reference, output.parent), **line}])
         progress(len(every) - len(own) + place + 1, len(every))
     return len(every) - failed, failed
 
@@ -91,6 +96,24 @@ def _line(messages: Sequence[Message], text: str, reference: str, images: "_Imag
     """The record of an answer, whose embedded images are written first."""
     record = to_record(Sample("text", (*messages, Message("assistant", text)), 0), images.address)
     return {**record, "answer": text, **({"reference": reference} if reference else {})}
+
+
+def _digest(messages: Sequence[Message], reference: str, folder: Path) -> str:
+    """What tells a question and its own answer from others; paths of images count from a folder."""
+    turns = [(turn.role, turn.text, [_told_apart(image, folder) for image in turn.images]) for turn in messages]
+    return blake2b(repr((turns, reference)).encode(), digest_size=8).hexdigest()
+
+
+def _told_apart(image: ImageSource, folder: Path) -> object:
+    """What tells an image of a record from others, without decoding it."""
+    if isinstance(image, bytes):
+        return blake2b(image).hexdigest()
+    try:
+        file = Path(image).stat()
+        # In whole seconds, which all ways to copy a file can keep.
+        return called(image, folder), file.st_size, int(file.st_mtime)
+    except (OSError, ValueError):
+        return str(image)  # an address, or what is not there
 
 
 class _Images:

@@ -86,7 +86,7 @@ def paint(
     # Images as the records call them: the same job may go on from another working directory.
     asked = repr([(one.number, one.text, _shown(one, folder), one.seed) for one in wanted])
     prompts = Inputs("prompts", blake2b(asked.encode(), digest_size=8).hexdigest())
-    kept = Results(folder / RECORDS, share, prompts, {"model": janus.name, "options": vars(options)})
+    kept = Results(folder / RECORDS, share, prompts, janus, options)
     own = [one for one in wanted[share.rank :: share.size] if one.number not in kept.done]
     total = len(wanted[share.rank :: share.size])
     failed = 0
