@@ -1,8 +1,6 @@
 """Where a model runs, in which number format, and whether it was too large for that: people's words and torch's."""
 
-import ctypes
 import platform
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -68,14 +66,3 @@ def is_shortage(error: BaseException) -> bool:
     """Whether an error says that there is too little memory; on a CPU torch has no class of its own for it."""
     words = ("out of memory", "not enough memory", "allocate memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(one in str(error).lower() for one in words)
-
-
-def give_back_memory() -> None:
-    """Let glibc give the system what it keeps of memory that is free.
-
-    Its heap only grows where blocks of ever other sizes come and go, as a training's do: most of what such a process holds after
-    an hour is free, in pieces too small for the next block. Nothing happens where another library hands out memory.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

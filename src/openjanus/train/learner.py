@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from openjanus.device import give_back_memory, is_shortage
+from openjanus.device import is_shortage
 from openjanus.errors import ConfigError, EngineError, TrainingError
 from openjanus.train.eight_bits import plain_tensors
 from openjanus.train.losses import Total, add_up, backward, measure
@@ -26,8 +26,6 @@ from openjanus.train.task import Batch, Phase
 
 # So many records are named where a step fails.
 _NAMED = 5
-# Steps from one giving back of free memory to the next: it takes milliseconds.
-_GIVES_BACK = 20
 
 
 @dataclass(frozen=True)
@@ -153,10 +151,7 @@ class Learner:
         name = self.stage.name
         advice = f"set stages.{name}.micro_batch lower, or stages.{name}.checkpointing=true, or use more processes"
         with fitting(f"a step of stage {name}", self._world.device, advice), _subnormals_flushed():
-            outcome = self._learn(step, batches, total)
-        if step % _GIVES_BACK == 0:
-            give_back_memory()
-        return outcome
+            return self._learn(step, batches, total)
 
     def _learn(self, step: int, batches: Sequence[Batch[Any]], total: Total) -> Outcome:
         contents = [batch.content.to(self._world.device) for batch in batches]
