@@ -37,8 +37,8 @@ class Knowing:
     """Paints every prompt of the benchmark truly, and knows the answer to every question about every picture of it."""
 
     name = "knowing"
+    fingerprint = "0123456789abcdef"
     model = SimpleNamespace(
-        state_dict=nn.Linear(1, 1).state_dict,
         parameters=nn.Linear(1, 1).parameters,
         dtype="float32",
         device=SimpleNamespace(type="cpu"),
