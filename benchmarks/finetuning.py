@@ -37,8 +37,8 @@ WORD, THING = "zib", ("blue", "star")
 REPLAYED = 4000
 EDITS = 20_000
 SCORED, SCORED_EDITS = 64, 256
-# Best on 192 other scenes, which are neither learned from nor scored: most of a picture is to be copied, which wants the likelier
-# codes and less guidance than Janus-4o's.
+# Best of fifteen choices on other scenes, neither learned from nor scored: most of a picture is to be copied, which wants
+# the likelier codes and less guidance than Janus-4o's.
 EDITING = {"guidance": 2.0, "image_guidance": 1.0, "temperature": 0.3}
 # Where nothing that is learned from begins.
 UNSEEN = 10**6

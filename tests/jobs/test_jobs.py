@@ -235,7 +235,10 @@ def test_questions_that_have_changed_are_refused_in_words(janus: Janus, records:
         with pytest.raises(ConfigError, match=changed):
             answer(janus, Questions.found([str(records)]), out, options, Share(), 4, silent, print)
     records.write_text("\n".join(lines), encoding="utf-8")
+    # A copy of the same image is the same; another image under its name is not.
     os.utime(records.with_name("a.png"), (1, 1))
+    answer(janus, Questions.found([str(records)]), out, options, Share(), 4, silent, print)
+    picture_beside(records, "a.png", 99)
     with pytest.raises(ConfigError, match="holds the results of other records: number 1, or an image of it"):
         answer(janus, Questions.found([str(records)]), out, options, Share(), 4, silent, print)
     assert out.read_text(encoding="utf-8") == before

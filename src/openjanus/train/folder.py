@@ -74,23 +74,29 @@ def settle(folder: Path, recipe: Recipe) -> list[str]:
     return changes
 
 
-def settle_records(folder: Path, records: Mapping[str, int]) -> list[str]:
-    """Write down how many records of each kind a run learns from, and tell of which there were others when it was last here.
+def keep_records(folder: Path, records: Mapping[str, int]) -> None:
+    """Write down of how many records of each kind the newest state has learned."""
+    if records and records != _records(folder):
+        _write(folder / "records.json", dict(records))
+
+
+def other_records(folder: Path, records: Mapping[str, int]) -> list[str]:
+    """Of which kinds there are more or fewer records than when the newest state was saved.
 
     In which order they come, and which are held out, follows from their number.
     """
-    path = folder / "records.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if records and records != before:
-        _write(path, dict(records))
-    if not states(folder / "state"):
-        return []
+    before = _records(folder) if states(folder / "state") else {}
     return [
         f"there are {number:,} records of {kind}, and there were {before[kind]:,}; from here on they come in another order, and "
         "some that were held out may be learned from: give the data as it was to go on exactly"
         for kind, number in records.items()
         if before.get(kind, number) != number
     ]
+
+
+def _records(folder: Path) -> dict[str, int]:
+    path = folder / "records.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Unified training that starts from a checkpoint or from parts, and learns from records on disk: the papers' recipes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -10,7 +10,7 @@ from openjanus.checkpoints.assembly import Assembly, assemble
 from openjanus.checkpoints.locate import SDXL_VAE
 from openjanus.data.formats.opening import ALLOWED
 from openjanus.data.records import Records
-from openjanus.data.samples import KINDS, Kind, Source
+from openjanus.data.samples import KINDS, Kind
 from openjanus.errors import CheckpointError, ConfigError
 from openjanus.models.janus import JanusModel
 from openjanus.models.token_generation import TokenGeneration
@@ -84,13 +84,15 @@ def start(recipe: Recipe) -> Start:
     check_stages(recipe, "category_stages", settings.category_stages)
     model, processor = initial(settings)
     sources = {kind: _records(recipe, kind, getattr(settings.data, kind)) for kind in _mixed(recipe, settings.category_stages)}
+    categories = _categories(recipe)
+    every: dict[str, Records] = dict([*sources.items(), *([("categories", categories)] if categories else [])])
     return Start(
         model,
         processor,
         sources,
-        _by_stage(recipe, sources),
+        {name: {**sources, "generation": categories} for name in settings.category_stages} if categories else {},
         settings.on_error,
-        records={kind: source.every for kind, source in sources.items()},
+        records={name: source.every for name, source in every.items()},
         validation={kind: source.held_out for kind, source in sources.items()},
         origin=origin(settings),
     )
@@ -131,13 +133,10 @@ def _records(recipe: Recipe, kind: Kind, paths: tuple[str, ...], name: str = "")
     return Records(kind, paths, recipe.seed, sentence, recipe.settings.held_out)
 
 
-def _by_stage(recipe: Recipe, sources: Mapping[Kind, Source]) -> dict[str, dict[Kind, Source]]:
+def _categories(recipe: Recipe) -> Records | None:
+    """The pictures of the stages that have categories, if there are such stages."""
     settings: CheckpointSettings = recipe.settings
-    names = [stage.name for stage in recipe.stages if stage.name in settings.category_stages]
-    if not names:
-        return {}
-    categories = _records(recipe, "generation", settings.data.categories, "categories")
-    return {name: {**sources, "generation": categories} for name in names}
+    return _records(recipe, "generation", settings.data.categories, "categories") if settings.category_stages else None
 
 
 def _put_together(begun: Assembly, settings: CheckpointSettings) -> JanusModel:

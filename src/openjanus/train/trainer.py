@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from openjanus.errors import CheckpointError, DataError, JanusError, TrainingError
 from openjanus.train.data import follow
-from openjanus.train.folder import aside, locked, settle, settle_records, states, writing
+from openjanus.train.folder import aside, keep_records, locked, other_records, settle, states, writing
 from openjanus.train.learner import Learner, Outcome, fitting
 from openjanus.train.metrics import Curves, Line, memory_mib
 from openjanus.train.parallel import World
@@ -129,7 +129,7 @@ class _Run:
         clock = time.perf_counter()
         for step, batches in follow(learner.task, stage, start, self._world, self._workers):
             if isinstance(batches, JanusError):
-                self._leave(learner, curves)
+                self._leave(learner, curves, batches)
                 raise batches
             outcome = self._learn(learner, step, batches)
             before, clock = clock, time.perf_counter()
@@ -161,7 +161,7 @@ class _Run:
         if self._world.leads:
             for note in learner.task.notes if self._step == 0 else ():
                 self._reporter.note(note)
-            for change in settle_records(self._folder, learner.task.records()):
+            for change in other_records(self._folder, learner.task.records()):
                 self._reporter.note(f"changed since this run was last here: {change}")
         unusable = learner.task.look()
         if skipped is not None:
@@ -219,14 +219,19 @@ class _Run:
         assert self._place is not None
         if curves is not None:
             curves.sync()
+            keep_records(self._folder, learner.task.records())
         self._saver.save(learner.tensors(), self._place)
         self._saved = self._step
 
-    def _leave(self, learner: Learner, curves: Curves | None) -> None:
+    def _leave(self, learner: Learner, curves: Curves | None, reason: JanusError) -> None:
         """Save what was learned before a run ends because there is nothing to go on with."""
-        if self._step > self._saved:
+        if self._step == self._saved:
+            return
+        try:
             self._save(learner, curves)
             self._saver.finish()
+        except TrainingError as error:
+            raise type(reason)(f"{reason}; and the steps before it could not be saved: {error}") from error
 
     def _preview(self, learner: Learner, curves: Curves | None) -> None:
         folder = self._folder / "previews" / f"{self._step:08d}"
