@@ -51,7 +51,7 @@ class Janus:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits of its weights: the same wherever they lie, others after any training."""
+        """Sixteen hex digits of its weights: the same wherever they lie, others after training (checkpoints/fingerprint.py)."""
         return fingerprint(self.model) if self._fingerprint is None else self._fingerprint
 
     def forget(self) -> None:

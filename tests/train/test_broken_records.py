@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openjanus.errors import ConfigError, DataError
+from openjanus.errors import ConfigError, DataError, TrainingError
 from openjanus.train.finetune import FinetuneSettings
 from openjanus.train.folder import states
 from openjanus.train.overrides import override
@@ -78,6 +78,20 @@ def test_at_the_first_step_there_is_nothing_to_keep(tmp_path: Path, path: Path, 
     with pytest.raises(DataError, match="No state was saved yet"):
         run(tmp_path / "run", recipe=made)
     assert not states(tmp_path / "run" / "state")
+
+
+def test_where_nothing_can_be_saved_both_reasons_are_told(
+    tmp_path: Path, path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise TrainingError("the disk is full")
+
+    made = small(settings)
+    spoil(path, read_at(made, 5))
+    monkeypatch.setattr("openjanus.train.trainer.Saver.save", refuse)
+    both = r"text\.jsonl, line \d+: .*; and the steps before it could not be saved: the disk is full\. No state was saved yet"
+    with pytest.raises(DataError, match=both):
+        run(tmp_path / "run", recipe=made)
 
 
 @pytest.mark.multiproc

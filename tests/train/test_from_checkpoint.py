@@ -92,6 +92,7 @@ def test_fresh_parts_are_drawn_anew_and_codes_begin_as_their_codebook(tmp_path: 
     init = checkpoint("janus", tmp_path / "init")
     torch.manual_seed(1)  # the checkpoint's weights are what 0 draws
     task = (recipe := shrunk("janus_1b", init, data)).task(recipe)
+    assert task.records().keys() == {"text", "understanding", "generation", "categories"}
     before, now = load(init).model.state_dict(), task.module.state_dict()
     assert torch.equal(now["language.lm_head.weight"], before["language.lm_head.weight"])
     assert not torch.equal(now["generation.head.vision_head.weight"], before["generation.head.vision_head.weight"])

@@ -17,7 +17,9 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def digest(samples: Mapping[str, str], quantize: str = "none") -> str:
-    """Sixteen hex digits that any training of the weights, an adapter, another dtype or quantisation changes.
+    """Sixteen hex digits that training, an adapter, another dtype or quantisation changes.
+
+    Training that moves nothing but some rows of a table may be missed: `RUNS` places of each tensor are looked at.
 
     samples: those of all modules, in whatever order they were read (`sampled`).
     """

@@ -69,6 +69,7 @@ class Records:
 
     first_sentence: share of the captions of pictures that are cut after their first sentence (Janus, section 4.2: 0.25).
     held_out: how many records are never among the samples, but at most a tenth of all; they stand evenly over the files.
+    every: how many there are, with those.
     DataError for no records, and on reading for a record that is broken or of another kind.
     """
 

@@ -247,7 +247,7 @@ class UnifiedTask(Task[TrainingBatch]):
         return found
 
     @cached_property
-    def _held_out(self) -> "_HeldOut":
+    def _held_out(self) -> _HeldOut:
         """What is never learned from; every process has all of it, so that all know what of it is broken."""
         writer = Writer(self.processor, self.config.generation, guidance_dropout=0.0, random_crop=False, hidden_codes=0.0)
         usable: dict[str, list[tuple[Sample, list[Document]]]] = {}
